@@ -30,11 +30,11 @@ lint:
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 
-# Exploration runs without the race detector, which would only slow a single
-# goroutine down; everything else runs with it.
+# The exploration runs without the race detector, which would only slow a single
+# goroutine down, and says what it visited; everything else runs with it.
 test: deps lint build
 	$(GO) test -race -short ./...
-	$(GO) test -count=1 ./supervisor/lifecycle/...
+	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
 
 demo: deps build
 	bin/gracelab demo

@@ -175,7 +175,7 @@ func Mutants() []*Mutant {
 		{
 			Name:   "late request lengthens the deadline",
 			Model:  "a naive re-arm: every stop sets the timer to now plus its own grace",
-			Breaks: "I9",
+			Breaks: "I2",
 			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
 				if asks(ev) && m.stopping() {
 					m.flag = true // from here on the deadline is this one's
@@ -197,7 +197,7 @@ func Mutants() []*Mutant {
 		{
 			Name:   "late shorter request ignored",
 			Model:  "a stop in progress answers a second one with \"already stopping\": kubelet's force delete waits for the first",
-			Breaks: "I9",
+			Breaks: "I2",
 			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
 				if ev.Kind == lifecycle.StopRequest && m.stopping() {
 					ev.Grace = max(ev.Grace, lifecycle.Duration(m.sound.Deadline()-now))

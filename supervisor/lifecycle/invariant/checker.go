@@ -473,8 +473,10 @@ func (c *Checker) after(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 	switch {
 	case demanded && !c.killing && ev.Kind == lifecycle.Deadline && now >= c.end():
 		return &Violation{"I2", "the effective deadline has passed and nothing was done"}
-	case demanded && !c.killing && c.armed > c.end():
+	case demanded && !c.killing && c.armed == lifecycle.Never:
 		return &Violation{"I9", "the deadline is not armed: nothing would end the grace period"}
+	case demanded && !c.killing && c.armed > c.end():
+		return &Violation{"I2", "the timer is armed for " + (lifecycle.Duration(c.armed - c.end())).String() + " past the effective deadline"}
 	case c.killing && !c.failed && c.armed == lifecycle.Never:
 		return &Violation{"I9", "SIGKILL is not repeated: a failed one would be the last"}
 	}
