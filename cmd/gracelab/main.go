@@ -19,7 +19,9 @@ func main() {
 		Usage:   "fault injection and evidence for the signal path of containers",
 		Version: version.Version,
 		Commands: []*cli.Command{
+			checkCommand(),
 			exploreCommand(),
+			planCommand(),
 		},
 		Action:         chooseCommand,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // said below, once

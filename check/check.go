@@ -1,0 +1,67 @@
+// Package check answers the question whether this node is affected: by the
+// versions of what is installed, and by the state of the containers that run.
+package check
+
+import (
+	"context"
+	"os"
+)
+
+// Level says how bad a finding is.
+type Level string
+
+// The levels.
+const (
+	Info    Level = "info"    // worth knowing
+	Warning Level = "warning" // can harm
+	Harm    Level = "harm"    // does harm at the next stop or shutdown
+)
+
+// Finding is one thing that was found.
+type Finding struct {
+	Level Level  `json:"level"`
+	Race  string `json:"race,omitempty"` // its id in docs/races.md
+	Text  string `json:"text"`
+}
+
+// Report is what is known of a node.
+type Report struct {
+	Programs   []Program   `json:"programs"`
+	Containers []Container `json:"containers"`
+	// NotLookedAt says what could not be looked at, and why.
+	NotLookedAt []string `json:"notLookedAt,omitempty"`
+}
+
+// Node looks at this machine. It changes nothing.
+func Node(ctx context.Context) *Report {
+	r := &Report{Programs: programs(ctx)}
+	if os.Geteuid() != 0 {
+		r.NotLookedAt = append(r.NotLookedAt, "containers of other users: not root")
+	}
+	systemd := systemdRuns()
+	if !systemd {
+		r.NotLookedAt = append(r.NotLookedAt, "properties of scopes: systemd is not running here")
+	}
+	r.Containers = containers(ctx, systemd)
+	return r
+}
+
+// Worst is the highest level of all findings, "" if there is none.
+func (r *Report) Worst() Level {
+	worst := Level("")
+	rank := map[Level]int{"": 0, Info: 1, Warning: 2, Harm: 3}
+	see := func(found []Finding) {
+		for _, f := range found {
+			if rank[f.Level] > rank[worst] {
+				worst = f.Level
+			}
+		}
+	}
+	for _, p := range r.Programs {
+		see(p.Found)
+	}
+	for _, c := range r.Containers {
+		see(c.Found)
+	}
+	return worst
+}
