@@ -1,0 +1,220 @@
+package lifecycle
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"gracerun.io/signals"
+)
+
+// A snapshot is the whole machine in one line of words, for whoever has to go
+// on where another supervisor ended: replaying a journal from the last
+// snapshot gives the machine that wrote it. Instants are of CLOCK_MONOTONIC,
+// so a snapshot is good until the next boot.
+
+// AppendSnapshot appends the machine to b, without a newline.
+func (m *Machine) AppendSnapshot(b []byte) []byte {
+	w := snapshotWriter{b}
+	w.word("phase", phaseNames[m.phase])
+	for _, f := range m.flags() {
+		w.flag(f.name, *f.value)
+	}
+	w.number("starting", int64(m.starting))
+	w.word("cause", m.cause.String())
+	w.word("status", m.exit.status.String())
+	w.number("signal", int64(m.stop.signal))
+	w.word("target", m.stop.target.String())
+	w.number("deadline", int64(m.stop.deadline))
+	w.number("shortest", int64(m.stop.shortest))
+	w.number("window", int64(m.stop.window))
+	w.number("give-up", int64(m.exit.giveUp))
+	w.number("armed", int64(m.armed))
+	for _, a := range m.attempts() {
+		w.attempt(a.name, a.attempt)
+	}
+	for _, r := range m.requests {
+		w.request(r)
+	}
+	return w.b[:len(w.b)-1]
+}
+
+// Restore makes the machine that wrote the snapshot, for the same Config.
+func Restore(c Config, snapshot string) (*Machine, error) {
+	m := &Machine{config: c} // what is zero is not written
+	for _, word := range strings.Fields(snapshot) {
+		if !m.restore(word) {
+			return nil, errors.New("snapshot: bad word " + strconv.Quote(word))
+		}
+	}
+	if !strings.HasPrefix(snapshot, "phase=") {
+		return nil, errors.New("snapshot: does not begin with a phase")
+	}
+	return m, nil
+}
+
+var phaseNames = [...]string{alive: "alive", draining: "draining", ended: "ended", failed: "failed"}
+
+var wantNames = [...]string{ownSignal: "own", stopSignal: "stop", joinedStop: "joined", heldKill: "held", theEnd: "end"}
+
+type flag struct {
+	name  string
+	value *bool
+}
+
+type namedAttempt struct {
+	name    string
+	attempt *attempt
+}
+
+func (m *Machine) attempts() [4]namedAttempt {
+	return [...]namedAttempt{{"send", &m.stop.send}, {"thaw", &m.thaw}, {"kill", &m.kill}, {"record", &m.exit.record}}
+}
+
+func (m *Machine) flags() [13]flag {
+	return [...]flag{
+		{"created", &m.created}, {"started", &m.started}, {"frozen", &m.frozen}, {"oom", &m.oom},
+		{"killing", &m.killing}, {"killed", &m.killed},
+		{"open", &m.stop.open}, {"delivered", &m.stop.delivered}, {"heard", &m.stop.heard}, {"demand", &m.stop.demand},
+		{"drained", &m.exit.drained}, {"empty", &m.exit.empty}, {"swept", &m.exit.swept},
+	}
+}
+
+type snapshotWriter struct{ b []byte }
+
+func (w *snapshotWriter) word(key, value string) {
+	w.b = append(append(append(append(w.b, key...), '='), value...), ' ')
+}
+
+func (w *snapshotWriter) number(key string, n int64) {
+	if n != 0 {
+		w.word(key, strconv.FormatInt(n, 10))
+	}
+}
+
+func (w *snapshotWriter) flag(name string, set bool) {
+	if set {
+		w.b = append(append(w.b, name...), ' ')
+	}
+}
+
+// attempt writes busy, due and pause, as in "kill=busy/0/100".
+func (w *snapshotWriter) attempt(name string, a *attempt) {
+	if *a == (attempt{}) {
+		return
+	}
+	state := "idle"
+	if a.busy {
+		state = "busy"
+	}
+	w.word(name, state+"/"+strconv.FormatInt(int64(a.due), 10)+"/"+strconv.FormatInt(int64(a.pause), 10))
+}
+
+// request writes id, want, signal, target and whether its signal was sent, as
+// in "request=4/own/15/init/sent".
+func (w *snapshotWriter) request(r request) {
+	sent := "waits"
+	if r.sent {
+		sent = "sent"
+	}
+	w.word("request", strings.Join([]string{
+		strconv.FormatUint(uint64(r.id), 10), wantNames[r.want], strconv.Itoa(int(r.signal)), r.target.String(), sent,
+	}, "/"))
+}
+
+// restore takes one word of a snapshot.
+func (m *Machine) restore(word string) bool {
+	key, value, hasValue := strings.Cut(word, "=")
+	if !hasValue {
+		for _, f := range m.flags() {
+			if f.name == key {
+				*f.value = true
+				return true
+			}
+		}
+		return false
+	}
+	for _, a := range m.attempts() {
+		if a.name == key {
+			return a.attempt.restore(value)
+		}
+	}
+	ok := true
+	switch key {
+	case "phase":
+		i := index(phaseNames[:], value)
+		m.phase, ok = phase(i), i < len(phaseNames)
+	case "cause":
+		i := index(reasonNames[:], value)
+		m.cause, ok = Reason(i), i < len(reasonNames)
+	case "target":
+		i := index(targetNames[:], value)
+		m.stop.target, ok = Target(i), i < len(targetNames)
+	case "status":
+		m.exit.status, ok = parseStatus(value)
+	case "request":
+		var r request
+		r, ok = restoreRequest(value)
+		m.requests = append(m.requests, r)
+	default:
+		return m.restoreNumber(key, value)
+	}
+	return ok
+}
+
+func (m *Machine) restoreNumber(key, value string) bool {
+	n, err := strconv.ParseInt(value, 10, 64)
+	switch key {
+	case "starting":
+		m.starting = RequestID(n)
+	case "signal":
+		m.stop.signal = signals.Signal(n)
+	case "deadline":
+		m.stop.deadline = Instant(n)
+	case "shortest":
+		m.stop.shortest = Duration(n)
+	case "window":
+		m.stop.window = Instant(n)
+	case "give-up":
+		m.exit.giveUp = Instant(n)
+	case "armed":
+		m.armed = Instant(n)
+	default:
+		return false
+	}
+	return err == nil
+}
+
+func (a *attempt) restore(text string) bool {
+	parts := strings.Split(text, "/")
+	if len(parts) != 3 || parts[0] != "busy" && parts[0] != "idle" {
+		return false
+	}
+	due, err1 := strconv.ParseInt(parts[1], 10, 64)
+	pause, err2 := strconv.ParseInt(parts[2], 10, 64)
+	*a = attempt{parts[0] == "busy", Instant(due), Duration(pause)}
+	return err1 == nil && err2 == nil
+}
+
+func restoreRequest(text string) (r request, ok bool) {
+	parts := strings.Split(text, "/")
+	if len(parts) != 5 || parts[4] != "sent" && parts[4] != "waits" {
+		return r, false
+	}
+	id, err1 := strconv.ParseUint(parts[0], 10, 32)
+	signal, err2 := strconv.Atoi(parts[2])
+	w, t := index(wantNames[:], parts[1]), index(targetNames[:], parts[3])
+	if err1 != nil || err2 != nil || w == len(wantNames) || t == len(targetNames) {
+		return r, false
+	}
+	return request{RequestID(id), want(w), signals.Signal(signal), Target(t), parts[4] == "sent"}, true
+}
+
+func parseStatus(text string) (Status, bool) {
+	if text == "unknown" {
+		return Status{}, true
+	}
+	var ev Event
+	ok := ev.set(text)
+	return ev.Status, ok && ev.Status.Kind != StatusUnknown
+}
