@@ -1,0 +1,161 @@
+package control
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Name is the name of the socket in the state directory.
+const Name = "control"
+
+// ErrNoSupervisor: nobody listens. Either the state directory has no socket, or
+// the supervisor that made it is gone.
+var ErrNoSupervisor = errors.New("no supervisor listens on the control socket")
+
+// ErrTimeout: the supervisor has not replied in time. What became of the request
+// is not known.
+var ErrTimeout = errors.New("no reply from the supervisor in time")
+
+// ErrHungUp: the supervisor ended the connection without a reply. What became of
+// the request is not known.
+var ErrHungUp = errors.New("the supervisor hung up without a reply")
+
+// Error says which call on the socket failed. Err is a unix.Errno.
+type Error struct {
+	Op  string
+	Err error
+}
+
+func (e *Error) Error() string { return "control socket: " + e.Op + ": " + e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Listen makes the socket in the state directory with descriptor dir and listens
+// on it, without blocking. A socket that is there already is replaced: its
+// supervisor must be known to be dead.
+func Listen(dir int) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, &Error{"socket", err}
+	}
+	if err = unix.Unlinkat(dir, Name, 0); err == nil || err == unix.ENOENT {
+		// The mode of the socket file is the mode of the socket, cut by the umask.
+		if err = unix.Fchmod(fd, 0o600); err == nil {
+			err = unix.Bind(fd, address(dir))
+		}
+	}
+	if err == nil {
+		err = unix.Listen(fd, 64)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, &Error{"listen", err}
+	}
+	return fd, nil
+}
+
+// address goes by the descriptor, since the path can be longer than the 107
+// bytes that fit into an address (unix(7)).
+func address(dir int) *unix.SockaddrUnix {
+	return &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + Name}
+}
+
+// Conn is a caller's connection to a supervisor.
+type Conn int
+
+// Dial connects to the supervisor of the container whose state directory has
+// the descriptor dir. The error is ErrNoSupervisor or an *Error.
+func Dial(dir int) (Conn, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, &Error{"socket", err}
+	}
+	err = again(func() error { return unix.Connect(fd, address(dir)) })
+	switch err {
+	case nil:
+		return Conn(fd), nil
+	case unix.ECONNREFUSED, unix.ENOENT:
+		err = ErrNoSupervisor
+	default:
+		err = &Error{"connect", err}
+	}
+	unix.Close(fd)
+	return -1, err
+}
+
+// Close ends the connection. A request without a reply is abandoned.
+func (c Conn) Close() error { return unix.Close(int(c)) }
+
+// Supervisor gives the process number of the supervisor that listens, as the
+// kernel noted it at Listen.
+func (c Conn) Supervisor() (pid int, err error) {
+	cred, err := unix.GetsockoptUcred(int(c), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0, &Error{"SO_PEERCRED", err}
+	}
+	return int(cred.Pid), nil
+}
+
+// Ask makes a request and waits for the reply: no longer than timeout, for ever
+// if that is negative. The error is ErrTimeout, ErrHungUp, an *Error, or says
+// what was wrong with the reply; after any of them the connection is of no use.
+func (c Conn) Ask(r Request, timeout time.Duration) (Reply, error) {
+	var packet [MaxPacket]byte
+	request := r.Append(packet[:0])
+	err := again(func() error { return unix.Send(int(c), request, unix.MSG_NOSIGNAL) })
+	if err == unix.EPIPE || err == unix.ECONNRESET {
+		return Reply{}, ErrHungUp
+	}
+	if err != nil {
+		return Reply{}, &Error{"send", err}
+	}
+	if err := c.await(timeout); err != nil {
+		return Reply{}, err
+	}
+	var n int
+	err = again(func() (err error) {
+		n, err = unix.Read(int(c), packet[:])
+		return err
+	})
+	switch {
+	case err == unix.ECONNRESET, err == nil && n == 0:
+		return Reply{}, ErrHungUp
+	case err != nil:
+		return Reply{}, &Error{"read", err}
+	}
+	return ParseReply(string(packet[:n]))
+}
+
+// await waits until there is something to read.
+func (c Conn) await(timeout time.Duration) error {
+	if timeout < 0 {
+		return nil // read will wait
+	}
+	deadline := time.Now().Add(timeout)
+	fds := []unix.PollFd{{Fd: int32(c), Events: unix.POLLIN}}
+	for {
+		left := unix.NsecToTimespec(int64(max(0, time.Until(deadline))))
+		n, err := unix.Ppoll(fds, &left, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return &Error{"poll", err}
+		case n == 0:
+			return ErrTimeout
+		default:
+			return nil
+		}
+	}
+}
+
+func again(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
