@@ -1,0 +1,232 @@
+package bundle
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime"
+	"gracerun.io/signals"
+)
+
+func TestParse(t *testing.T) {
+	config, err := Parse([]byte(`{
+		"ociVersion": "1.0.2",
+		"process": {"terminal": true, "args": ["sh", "-c", "\"x\""], "rlimits": [{"soft": 1}]},
+		"root": {"path": "rootfs", "readonly": true},
+		"hooks": null,
+		"linux": {"cgroupsPath": "/a/b", "resources": {"devices": [{"allow": false}]}},
+		"annotations": {"b": "2", "a": "1", "empty": null}
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		OCIVersion: "1.0.2", Rootfs: "rootfs", Terminal: true, CgroupsPath: "/a/b",
+		Annotations: runtime.Annotations{{Key: "b", Value: "2"}, {Key: "a", Value: "1"}, {Key: "empty"}},
+	}
+	if !equal(*config, want) {
+		t.Errorf("got %+v, want %+v", *config, want)
+	}
+}
+
+func equal(a, b Config) bool {
+	return a.OCIVersion == b.OCIVersion && a.Rootfs == b.Rootfs && a.Terminal == b.Terminal &&
+		a.CgroupsPath == b.CgroupsPath && slices.Equal(a.Annotations, b.Annotations)
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, test := range []struct{ text, want string }{
+		{``, "1:1: unexpected end of text"},
+		{`[]`, "1:1: unexpected '[' instead of an object"},
+		{`{}`, "1:3: ociVersion is missing"},
+		{`{"ociVersion": ""}`, "1:19: ociVersion is missing"},
+		{`{"ociVersion": 1}`, "1:16: unexpected '1' instead of a string"},
+		{`{"ociVersion": "1", "process": {"terminal": "yes"}}`, `1:45: unexpected '"' instead of true or false`},
+		{`{"ociVersion": "1", "annotations": ["a"]}`, "1:36: unexpected '[' instead of an object"},
+		{`{"ociVersion": "1", "annotations": {"a": 1}}`, "1:42: unexpected '1' instead of a string"},
+		{"{\"ociVersion\": \"1\",\n \"ociVersion\": \"2\"}", `2:16: "ociVersion" is there twice`},
+		{`{"ociVersion": "1", "annotations": {"a": "1", "a": "2"}}`, `1:52: "a" is there twice`},
+		{`{"ociVersion": "1"} {}`, "1:21: unexpected '{' after the end of the document"},
+		{`{"ociVersion": "1", "process": {"args": [}}`, "1:42: unexpected '}' instead of a value"},
+	} {
+		_, err := Parse([]byte(test.text))
+		if err == nil || err.Error() != test.want {
+			t.Errorf("%s: got %v, want %s", test.text, err, test.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "config.json")
+	load := func() string {
+		t.Helper()
+		_, err := Load(dir)
+		if err == nil {
+			return ""
+		}
+		return strings.ReplaceAll(err.Error(), dir, "DIR")
+	}
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := load(), "JSON specification file DIR/config.json not found"; got != want {
+		t.Errorf("missing: got %q, want %q", got, want)
+	}
+	write(`{"ociVersion": "1.0.0"}`)
+	if got := load(); got != "" {
+		t.Errorf("good: %s", got)
+	}
+	write("{\n\"ociVersion\": }")
+	if got, want := load(), "DIR/config.json:2:15: unexpected '}' instead of a string"; got != want {
+		t.Errorf("malformed: got %q, want %q", got, want)
+	}
+	if err := os.Truncate(path, maxConfig+1); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := load(), "read DIR/config.json: larger than 64 MiB"; got != want {
+		t.Errorf("huge: got %q, want %q", got, want)
+	}
+	os.Remove(path)
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := load(), "read DIR/config.json: not a regular file"; got != want {
+		t.Errorf("FIFO: got %q, want %q", got, want)
+	}
+}
+
+// What Parse accepts encoding/json reads in the same way.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"ociVersion":"1.0.0","root":{"path":"r"},"process":{"terminal":true},"linux":{"cgroupsPath":"x"},"annotations":{"a":"b"}}`))
+	f.Add([]byte(`{"ociVersion":"1","root":null,"annotations":null}`))
+	f.Add([]byte(`{"ociVersion":"1","ociVersion":"2"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config, err := Parse(data)
+		if err != nil {
+			return
+		}
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(data, &members); err != nil {
+			t.Fatalf("accepted what is no JSON object: %v", err)
+		}
+		var version string
+		if err := json.Unmarshal(members["ociVersion"], &version); err != nil || version != config.OCIVersion {
+			t.Fatalf("ociVersion %q, encoding/json reads %q (%v)", config.OCIVersion, version, err)
+		}
+		annotations := map[string]string{}
+		if text, ok := members["annotations"]; ok {
+			if err := json.Unmarshal(text, &annotations); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(annotations) != len(config.Annotations) {
+			t.Fatalf("annotations %q, encoding/json reads %q", config.Annotations, annotations)
+		}
+		for _, a := range config.Annotations {
+			if annotations[a.Key] != a.Value {
+				t.Fatalf("annotations %q, encoding/json reads %q", config.Annotations, annotations)
+			}
+		}
+	})
+}
+
+func TestStopSettings(t *testing.T) {
+	with := func(change func(*Stop)) Stop {
+		s := Defaults
+		change(&s)
+		return s
+	}
+	grace := func(d time.Duration) Stop { return with(func(s *Stop) { s.Grace = d }) }
+	signal := func(sig signals.Signal) Stop { return with(func(s *Stop) { s.Signal = sig }) }
+	for _, test := range []struct {
+		name        string
+		annotations runtime.Annotations
+		want        Stop
+		err         string
+	}{
+		{name: "nothing said", want: Defaults},
+		{name: "policy", annotations: runtime.Annotations{{Key: policyAnnotation, Value: "enforce"}},
+			want: with(func(s *Stop) { s.Policy = runtime.Enforce })},
+		{name: "bad policy", annotations: runtime.Annotations{{Key: policyAnnotation, Value: "nice"}},
+			err: `annotation io.gracerun.policy="nice": unknown policy "nice": want observe or enforce`},
+		{name: "Podman's stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "37"}}, want: signal(37)},
+		{name: "Podman's none", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "0"}}, want: Defaults},
+		{name: "empty stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation}}, want: Defaults},
+		{name: "the CRI's real-time signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGRTMINPLUS3"}}, want: signal(signals.RTMIN + 3)},
+		{name: "the CRI's other one", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGRTMAXMINUS3"}}, want: signal(signals.RTMAX - 3)},
+		{name: "bad stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGFOO"}},
+			err: `annotation org.opencontainers.image.stopSignal="SIGFOO": unknown signal "SIGFOO"`},
+		{name: "the kubelet's grace", annotations: runtime.Annotations{{Key: kubernetesGraceAnnotation, Value: "45"}}, want: grace(45 * time.Second)},
+		{name: "units in the kubelet's", annotations: runtime.Annotations{{Key: kubernetesGraceAnnotation, Value: "45s"}},
+			err: `annotation io.kubernetes.pod.terminationGracePeriod="45s": want whole seconds ("30"), not negative`},
+		{name: "systemd's grace", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "uint64 45000000"}}, want: grace(45 * time.Second)},
+		{name: "systemd's infinity", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "uint64 18446744073709551615"}},
+			want: grace(9223372036854775 * time.Microsecond)},
+		{name: "systemd's without its type", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "45000000"}},
+			err: `annotation org.systemd.property.TimeoutStopUSec="45000000": want microseconds as a GVariant text ("uint64 30000000")`},
+		{name: "the most specific counts", want: grace(time.Second), annotations: runtime.Annotations{
+			{Key: systemdGraceAnnotation, Value: "nonsense"},
+			{Key: kubernetesGraceAnnotation, Value: "nonsense"},
+			{Key: graceAnnotation, Value: "1s"}}},
+		{name: "Kubernetes' before systemd's", want: grace(2 * time.Second), annotations: runtime.Annotations{
+			{Key: systemdGraceAnnotation, Value: "uint64 1"},
+			{Key: kubernetesGraceAnnotation, Value: "2"}}},
+	} {
+		got, err := StopSettings(test.annotations, Defaults)
+		if test.err != "" {
+			if err == nil || err.Error() != test.err {
+				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
+			}
+			continue
+		}
+		if err != nil || got != test.want {
+			t.Errorf("%s: got %+v, %v, want %+v", test.name, got, err, test.want)
+		}
+	}
+}
+
+func TestParseGrace(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"0": 0, "30": 30 * time.Second, "1m30s": 90 * time.Second, "500ms": 500 * time.Millisecond, "9223372036": 9223372036 * time.Second,
+	} {
+		if got, err := ParseGrace(text); err != nil || got != want {
+			t.Errorf("%s: got %v, %v, want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "-1", "-1s", "-0s", "9223372037", "1e3", "ten", "5 s", "1h-5s"} {
+		if got, err := ParseGrace(text); err == nil {
+			t.Errorf("%s: got %v, want an error", text, got)
+		}
+	}
+}
+
+func FuzzParseGrace(f *testing.F) {
+	for _, seed := range []string{"0", "30", "1m30s", "-1s", "99999999999999999999", "1.5h", "0x10"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		grace, err := ParseGrace(text)
+		if err == nil && grace < 0 {
+			t.Fatalf("%q is negative: %v", text, grace)
+		}
+		if usec, err := parseMicroseconds(text); err == nil && usec < 0 {
+			t.Fatalf("%q is negative: %v", text, usec)
+		}
+		if err == nil {
+			if again, err := ParseGrace(grace.String()); err != nil || again != grace {
+				t.Fatalf("%q is %v, which reads back as %v, %v", text, grace, again, err)
+			}
+		}
+	})
+}

@@ -1,0 +1,133 @@
+// Package statedir is the state directory of a container: where it is, who may
+// use it, and the record of the container in it.
+//
+// A directory is BASE/KEY/ID. All access is relative to a descriptor of it, so
+// that nothing that happens to the path afterwards leads elsewhere, and so that
+// a socket in it can be reached by /proc/self/fd however long the path is.
+//
+// `gracerun kill` and `gracerun state` pay for every import of this package:
+// it keeps away from os and fmt.
+package statedir
+
+import (
+	"errors"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime"
+)
+
+// Base gives the directory under which all state is: $GRACERUN_STATE_DIR, else
+// /run/gracerun for root, else $XDG_RUNTIME_DIR/gracerun.
+//
+// Root of a user namespace that has $XDG_RUNTIME_DIR counts as an ordinary user:
+// rootless Podman starts monitor and runtime as such, and /run is not theirs.
+func Base() (string, error) {
+	if dir, ok := unix.Getenv("GRACERUN_STATE_DIR"); ok && dir != "" {
+		if dir[0] != '/' {
+			return "", errors.New("GRACERUN_STATE_DIR=" + dir + " is not an absolute path")
+		}
+		return path.Clean(dir), nil
+	}
+	xdg, _ := unix.Getenv("XDG_RUNTIME_DIR")
+	if unix.Geteuid() == 0 && (xdg == "" || inInitialUserNamespace()) {
+		return "/run/gracerun", nil
+	}
+	if xdg == "" || xdg[0] != '/' {
+		return "", errors.New("no place for state: set XDG_RUNTIME_DIR or GRACERUN_STATE_DIR to an absolute path")
+	}
+	return path.Clean(xdg) + "/gracerun", nil
+}
+
+// inInitialUserNamespace tells by the map of user ids: only the first namespace
+// has all of them (user_namespaces(7)).
+func inInitialUserNamespace() bool {
+	fd, err := unix.Open("/proc/self/uid_map", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return true // no user namespaces in this kernel
+	}
+	defer unix.Close(fd)
+	var buf [128]byte
+	n, err := unix.Read(fd, buf[:])
+	if err != nil {
+		return true
+	}
+	fields := strings.Fields(string(buf[:n]))
+	return len(fields) == 3 && fields[0] == "0" && fields[1] == "0" && fields[2] == "4294967295"
+}
+
+// defaultKey stands for the runtime's own default root.
+const defaultKey = "default"
+
+// Key gives the name under which containers of that runtime root are kept: ids
+// are unique within a root only. root is the value of the runtime's --root, or
+// "" if it was not given; one that is not absolute is taken from the current
+// directory, as runc does. The name is the cleaned path as systemd escapes paths
+// (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+func Key(root string) (string, error) {
+	if root == "" {
+		return defaultKey, nil
+	}
+	if root[0] != '/' {
+		wd, err := unix.Getwd()
+		if err != nil {
+			return "", &Error{Op: "find the current directory for the runtime root", Path: root, Err: err}
+		}
+		root = wd + "/" + root
+	}
+	key := escape(path.Clean(root))
+	if key == defaultKey {
+		// The path /default. Escaping a letter changes nothing for who reads
+		// the name back, and keeps it apart.
+		key = `\x64` + key[1:]
+	}
+	return key, nil
+}
+
+func escape(dir string) string {
+	dir = strings.Trim(dir, "/")
+	if dir == "" {
+		return "-"
+	}
+	const hex = "0123456789abcdef"
+	var name strings.Builder
+	for i := range len(dir) {
+		switch c := dir[i]; {
+		case c == '/':
+			name.WriteByte('-')
+		case plain(c) && c != '-' && c != '+' && !(c == '.' && i == 0), c == ':':
+			name.WriteByte(c)
+		default:
+			name.WriteString(`\x`)
+			name.WriteByte(hex[c>>4])
+			name.WriteByte(hex[c&15])
+		}
+	}
+	return name.String()
+}
+
+// ValidateID refuses what runc refuses as a container id (validateID in
+// libcontainer/factory_linux.go, 1.1.5 and 1.5.1): all but ASCII letters,
+// digits, "_", "+", "-" and ".", and the names "." and "..". The error is
+// runtime.ErrInvalidID.
+func ValidateID(id string) error {
+	if id == "" || id == "." || id == ".." {
+		return runtime.ErrInvalidID
+	}
+	for i := range len(id) {
+		if !plain(id[i]) {
+			return runtime.ErrInvalidID
+		}
+	}
+	return nil
+}
+
+func plain(c byte) bool {
+	switch {
+	case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		return true
+	}
+	return c == '_' || c == '+' || c == '-' || c == '.'
+}
