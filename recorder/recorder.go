@@ -1,0 +1,235 @@
+// Package recorder watches signals and exits from outside, as the kernel sees
+// them: whoever sends a signal, by whatever call, and what became of it. It
+// works on any stack, and slows none of it down as ptrace would.
+//
+// It uses a tracing instance of its own (Documentation/trace/ftrace.rst,
+// "Instances"), which it removes again; what others trace is left alone.
+package recorder
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/timeline"
+)
+
+// Recorder records from Start to Close.
+type Recorder struct {
+	tracefs *os.File
+	dir     string
+}
+
+// Start begins to record. It needs root, and Linux 5.2 with tracefs.
+func Start() (*Recorder, error) {
+	tracefs, err := openTracefs()
+	if err != nil {
+		return nil, fmt.Errorf("record signals by tracefs: %w", err)
+	}
+	dir, err := os.MkdirTemp(fmt.Sprintf("/proc/self/fd/%d/instances", tracefs.Fd()), "gracelab-")
+	if err != nil {
+		tracefs.Close()
+		return nil, fmt.Errorf("record signals by tracefs: %w", err)
+	}
+	r := &Recorder{tracefs, dir}
+	for _, setting := range [][2]string{
+		{"trace_clock", "mono"},
+		{"events/signal/signal_generate/enable", "1"},
+		{"events/signal/signal_deliver/enable", "1"},
+		{"events/sched/sched_process_exit/enable", "1"},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, setting[0]), []byte(setting[1]), 0); err != nil {
+			r.Close()
+			return nil, fmt.Errorf("record signals by tracefs: %w", err)
+		}
+	}
+	return r, nil
+}
+
+// openTracefs opens the file system without mounting it anywhere: not every
+// machine has it in its place, and this is not the program to change that.
+func openTracefs() (*os.File, error) {
+	config, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(config)
+	if err := unix.FsconfigCreate(config); err != nil {
+		return nil, os.NewSyscallError("fsconfig", err)
+	}
+	fd, err := unix.Fsmount(config, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	return os.NewFile(uintptr(fd), "tracefs"), nil
+}
+
+// Close ends the recording and forgets it.
+func (r *Recorder) Close() error {
+	return errors.Join(os.Remove(r.dir), r.tracefs.Close())
+}
+
+// Result is what became of a signal that was sent (include/trace/events/signal.h).
+type Result uint8
+
+// The results.
+const (
+	Sent           Result = iota // it will be delivered
+	Ignored                      // the receiver ignores it: nothing happened
+	AlreadyPending               // one of this number was pending: the two became one
+	QueueFull                    // no room in the queue: a signal of lower worth was lost
+	InfoLost                     // it will be delivered, but what came with it was lost
+)
+
+func (r Result) String() string {
+	names := [...]string{"sent", "ignored", "already pending", "queue full", "sent, its info lost"}
+	if int(r) < len(names) {
+		return names[r]
+	}
+	return "result " + strconv.Itoa(int(r))
+}
+
+// Event is a signal sent to a process, taken by it, or its exit.
+type Event struct {
+	At     time.Duration // CLOCK_MONOTONIC, to the microsecond
+	What   What
+	Signal signals.Signal // 0 for an exit
+	Pid    int            // whose event it is: the receiver's, by its number outside of all pid namespaces
+	Comm   string         // its name
+
+	Sender     int    // the process that sent it; the receiver's own for one that the kernel made
+	SenderComm string // its name
+	Result     Result // what became of it, when it was sent
+}
+
+// What tells events apart.
+type What uint8
+
+// The events.
+const (
+	Generate What = iota // a signal was sent
+	Take                 // the receiver's kernel side took it up: a handler runs, or it dies
+	End                  // the thread exited
+)
+
+// Events gives what has been recorded so far about the processes, in order of time.
+func (r *Recorder) Events(pids ...int) ([]Event, error) {
+	f, err := os.Open(filepath.Join(r.dir, "trace"))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return read(f, pids)
+}
+
+func read(from io.Reader, pids []int) ([]Event, error) {
+	wanted := map[int]bool{}
+	for _, pid := range pids {
+		wanted[pid] = true
+	}
+	var events []Event
+	lines := bufio.NewScanner(from)
+	for lines.Scan() {
+		line := lines.Text()
+		if strings.HasPrefix(line, "#") || line == "" {
+			continue
+		}
+		if strings.Contains(line, "LOST") && strings.HasPrefix(line, "CPU:") {
+			return nil, errors.New("the kernel's trace buffer was too small: " + line)
+		}
+		ev, err := parse(line)
+		if err != nil {
+			return nil, err
+		}
+		if wanted[ev.Pid] {
+			events = append(events, ev)
+		}
+	}
+	return events, lines.Err()
+}
+
+// A line is "COMM-PID [CPU] FLAGS SECONDS: EVENT: FIELDS", as in
+//
+//	crun-8231 [001] d..2. 6250.120384: signal_generate: sig=15 errno=0 code=0 comm=ledger pid=8200 grp=1 res=0
+var (
+	lineShape     = regexp.MustCompile(`^\s*(.*)-(\d+)\s+\[\d+\]\s+\S+\s+(\d+)\.(\d{6}): (\w+): (.*)$`)
+	generateShape = regexp.MustCompile(`^sig=(\d+) errno=-?\d+ code=-?\d+ comm=(.*) pid=(\d+) grp=\d+ res=(\d+)$`)
+	deliverShape  = regexp.MustCompile(`^sig=(\d+) `)
+)
+
+func parse(line string) (Event, error) {
+	m := lineShape.FindStringSubmatch(line)
+	if m == nil {
+		return Event{}, fmt.Errorf("trace line %q is not in the known shape", line)
+	}
+	pid, seconds, micros := number(m[2]), number(m[3]), number(m[4])
+	ev := Event{
+		At:  time.Duration(seconds)*time.Second + time.Duration(micros)*time.Microsecond,
+		Pid: pid, Comm: m[1],
+	}
+	switch m[5] {
+	case "signal_generate":
+		f := generateShape.FindStringSubmatch(m[6])
+		if f == nil {
+			return Event{}, fmt.Errorf("trace line %q is not in the known shape", line)
+		}
+		ev.What, ev.Signal, ev.Result = Generate, signals.Signal(number(f[1])), Result(number(f[4]))
+		ev.Sender, ev.SenderComm = ev.Pid, ev.Comm
+		ev.Pid, ev.Comm = number(f[3]), f[2]
+	case "signal_deliver":
+		f := deliverShape.FindStringSubmatch(m[6])
+		if f == nil {
+			return Event{}, fmt.Errorf("trace line %q is not in the known shape", line)
+		}
+		ev.What, ev.Signal = Take, signals.Signal(number(f[1]))
+	case "sched_process_exit":
+		ev.What = End
+	default:
+		return Event{}, fmt.Errorf("trace line %q is of an event nobody asked for", line)
+	}
+	return ev, nil
+}
+
+// number reads digits that a pattern has found.
+func number(digits string) int {
+	n, err := strconv.Atoi(digits)
+	if err != nil {
+		return 0 // too long for an int: the kernel writes no such number
+	}
+	return n
+}
+
+// Draw adds the events of one process to a timeline. stop is its stop signal.
+func Draw(t *timeline.Timeline, events []Event, stop signals.Signal) {
+	for _, ev := range events {
+		kind := timeline.Note
+		switch ev.Signal {
+		case stop:
+			kind = timeline.Stop
+		case signals.KILL:
+			kind = timeline.Kill
+		}
+		switch ev.What {
+		case Generate:
+			text := fmt.Sprintf("%s from %s (pid %d)", ev.Signal, ev.SenderComm, ev.Sender)
+			if ev.Result != Sent {
+				text += ": " + ev.Result.String()
+			}
+			t.Add(ev.At, timeline.Kernel, kind, text)
+		case Take:
+			t.Add(ev.At, timeline.Container, kind, fmt.Sprintf("%s takes %s", ev.Comm, ev.Signal))
+		case End:
+			t.Add(ev.At, timeline.Kernel, timeline.Exit, fmt.Sprintf("%s (pid %d) exits", ev.Comm, ev.Pid))
+		}
+	}
+}
