@@ -116,3 +116,14 @@ func systemdRuns() bool {
 	// The exit code is not 0 for "degraded", which is running all the same.
 	return err == nil || state == "degraded" || state == "starting" || state == "stopping" || state == "maintenance"
 }
+
+// Races names the races that findings can have.
+func Races() []string {
+	races := []string{"pid1-deaf", "leader-zombie", "paused-stop"}
+	for _, k := range known {
+		for _, a := range k.races {
+			races = append(races, a.race)
+		}
+	}
+	return races
+}
