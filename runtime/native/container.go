@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"github.com/opencontainers/runc/libcontainer/specconv"
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -32,7 +33,13 @@ func newLibcontainer(g *globals, id string, spec *specs.Spec, noPivot, noKeyring
 	if err != nil {
 		return nil, err
 	}
-	return libcontainer.Create(g.root, id, config)
+	poststart := config.Hooks[configs.Poststart]
+	delete(config.Hooks, configs.Poststart)
+	container, err := libcontainer.Create(g.root, id, config)
+	if err != nil {
+		return nil, err
+	}
+	return container, savePoststart(g, id, poststart)
 }
 
 // load finds a container that exists. The error is

@@ -88,7 +88,14 @@ func runCommand(flags *flag.FlagSet) action {
 			if err := n.notify.listen(); err != nil {
 				return err
 			}
-			return c.Run(p)
+			if err := c.Run(p); err != nil {
+				return err
+			}
+			err := runPoststart(g, c)
+			if err != nil {
+				end(p)
+			}
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("%s run failed: %w", program, err)
@@ -152,8 +159,7 @@ func (l *launch) run(spec *specs.Process) (status int, err error) {
 	}
 	pid, err := l.announce(process, streams)
 	if err != nil {
-		_ = process.Signal(unix.SIGKILL)
-		_, _ = process.Wait()
+		end(process)
 		return -1, err
 	}
 	if l.detach {
@@ -198,11 +204,11 @@ func (l *launch) prepare(spec *specs.Process) (*libcontainer.Process, error) {
 		process.Env = append(process.Env, "LISTEN_FDS="+strconv.Itoa(l.listenFDs), "LISTEN_PID=1")
 	}
 	for i := range l.listenFDs + l.preserveFDs {
-		fd := 3 + i
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		file, err := inherited(3 + i)
+		if err != nil {
 			return nil, fmt.Errorf("unable to stat preserved-fd %d (of %d): %w", i-l.listenFDs, l.preserveFDs, err)
 		}
-		process.ExtraFiles = append(process.ExtraFiles, os.NewFile(uintptr(fd), "inherited:"+strconv.Itoa(fd)))
+		process.ExtraFiles = append(process.ExtraFiles, file)
 	}
 	if l.pidfdSocket != "" {
 		if process.PidfdSocket, err = dial(l.pidfdSocket); err != nil {
@@ -210,6 +216,21 @@ func (l *launch) prepare(spec *specs.Process) (*libcontainer.Process, error) {
 		}
 	}
 	return process, nil
+}
+
+// inherited gives a descriptor that the caller has passed. Where it has passed
+// fewer than it says, the number may be that of a file of our own by now, of a
+// cgroup for instance, which must not get into the container. Ours are all
+// close-on-exec, and one that came through an execve cannot be.
+func inherited(fd int) (*os.File, error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	if err == nil && flags&unix.FD_CLOEXEC != 0 {
+		err = unix.EBADF
+	}
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), "inherited:"+strconv.Itoa(fd)), nil
 }
 
 // announce lets the caller know what was started, and gives its pid.
@@ -227,9 +248,15 @@ func (l *launch) clear() {
 	if !l.remove {
 		return
 	}
-	if err := l.container.Destroy(); err != nil {
+	if err := destroy(l.container); err != nil {
 		logrus.Warn(err)
 	}
+}
+
+// end kills a process that was started in vain.
+func end(process *libcontainer.Process) {
+	_ = process.Signal(unix.SIGKILL)
+	_, _ = process.Wait()
 }
 
 // writePidFile writes it under another name first: who waits for the file to

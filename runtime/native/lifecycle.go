@@ -38,6 +38,9 @@ func startCommand(*flag.FlagSet) action {
 		if err := container.Exec(); err != nil {
 			return err
 		}
+		if err := runPoststart(g, container); err != nil {
+			return errors.Join(err, killAndDestroy(container))
+		}
 		state, err := container.State()
 		if err != nil {
 			return err
@@ -143,7 +146,7 @@ func deleteCommand(flags *flag.FlagSet) action {
 		case *force || status == libcontainer.Created:
 			return killAndDestroy(container)
 		case status == libcontainer.Stopped:
-			return container.Destroy()
+			return destroy(container)
 		}
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", args[0], status)
 	}
@@ -185,7 +188,7 @@ func killAndDestroy(container *libcontainer.Container) error {
 			return errors.Join(errors.New("container init still running"), killed)
 		}
 	}
-	return container.Destroy()
+	return destroy(container)
 }
 
 func pauseCommand(*flag.FlagSet) action {

@@ -3,9 +3,11 @@
 //
 // It is for hosts that have neither crun nor runc. Callers of runc must not
 // notice the difference: flags, output, error texts and exit codes are those of
-// runc 1.5, and the state under --root has its format. Differences, all on the
-// signal path: `kill` verifies whom it signals on the pidfd it signals through,
-// `delete` waits for the end of init by pidfd where runc looks every 100 ms.
+// runc 1.5, and the state under --root has its format. The differences: `kill`
+// signals through a pidfd that it has verified, `delete` waits for the end of
+// init by pidfd where runc looks every 100 ms, --preserve-fds passes on what the
+// caller has passed and nothing else, and hooks run when the OCI runtime
+// specification says.
 //
 // Checkpoint and restore are left out: they need CRIU.
 package native

@@ -1,0 +1,190 @@
+package lifecycle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A runtimeUnderTest is one OCI runtime and how it is called.
+type runtimeUnderTest struct {
+	name      string
+	program   string
+	env       []string
+	namespace string // of mounts, to be entered first; "": this one
+	version   string // first line of its --version
+	missing   string // why it cannot be tested here, if so
+
+	wrapped *runtimeUnderTest // if this is gracerun: over which one
+}
+
+// runtimes gives every runtime that there is to test, those that are missing
+// too: a skip says why.
+func runtimes() []*runtimeUnderTest {
+	bin := binaries()
+	native := runtimeUnderTest{name: "gracerun-native", program: bin.path("gracerun-native"), missing: bin.missing["gracerun-native"]}
+	native2 := native
+	direct := []*runtimeUnderTest{installed("runc"), &native, onCgroup2(installed("crun")), onCgroup2(&native2)}
+	all := direct
+	for _, r := range direct {
+		all = append(all, wrapped(r, bin.path("gracerun"), bin.missing["gracerun"]))
+	}
+	for _, r := range all {
+		r.readVersion()
+	}
+	return all
+}
+
+func installed(name string) *runtimeUnderTest {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return &runtimeUnderTest{name: name, missing: name + " is not installed"}
+	}
+	return &runtimeUnderTest{name: name, program: path}
+}
+
+// wrapped puts gracerun in front of a runtime.
+func wrapped(r *runtimeUnderTest, gracerun, missing string) *runtimeUnderTest {
+	w := &runtimeUnderTest{name: "gracerun over " + r.name, missing: r.missing, namespace: r.namespace, wrapped: r}
+	if w.missing == "" {
+		w.missing = missing
+	}
+	if w.missing == "" {
+		w.program = gracerun
+		w.env = []string{"GRACERUN_RUNTIME=" + r.program}
+	}
+	return w
+}
+
+// onCgroup2 calls the runtime where /sys/fs/cgroup is a cgroup2 mount. crun does
+// not work on a hybrid host, where that is a tmpfs full of version 1 hierarchies.
+func onCgroup2(r *runtimeUnderTest) *runtimeUnderTest {
+	if r.missing != "" {
+		return r
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/sys/fs/cgroup", &fs); err == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+		return r // as it is
+	}
+	r.name += " on cgroup2"
+	var err error
+	if r.namespace, err = cgroup2Namespace(); err != nil {
+		r.missing = "no mount namespace with cgroup2: " + err.Error()
+	}
+	return r
+}
+
+// command gives a call of the runtime in that directory.
+func (r *runtimeUnderTest) command(ctx context.Context, dir string, args ...string) *exec.Cmd {
+	argv := append([]string{r.program}, args...)
+	if r.namespace != "" {
+		argv = append([]string{"nsenter", "--mount=" + r.namespace, "--wdns=" + dir}, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), r.env...)
+	cmd.Dir = dir
+	return cmd
+}
+
+func (r *runtimeUnderTest) readVersion() {
+	if r.missing != "" {
+		return
+	}
+	cmd := r.command(context.Background(), "/", "--version")
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		r.missing = fmt.Sprintf("%s: %v: %s", cmd, err, output)
+		return
+	}
+	first, _, _ := bytes.Cut(output, []byte("\n"))
+	r.version = string(first)
+}
+
+// cgroup2Namespace makes a mount namespace of its own, so that nothing changes
+// for the machine, and gives a path by which it can be entered.
+var cgroup2Namespace = sync.OnceValues(func() (string, error) {
+	made := make(chan error)
+	var path string
+	go func() {
+		// The thread ends with this goroutine; it is good for nothing else now.
+		runtime.LockOSThread()
+		made <- func() error {
+			// A thread may change its namespace once it shares no file system
+			// attributes with the others.
+			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+				return os.NewSyscallError("unshare", err)
+			}
+			if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+				return os.NewSyscallError("mount / private", err)
+			}
+			if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
+				return os.NewSyscallError("mount cgroup2", err)
+			}
+			fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+			return err
+		}()
+	}()
+	err := <-made
+	return path, err
+})
+
+// programs are those built from this tree, and why those are missing that could
+// not be built.
+type programs struct {
+	dir     string
+	missing map[string]string
+}
+
+// binaries builds the programs under test, with the flags of the Makefile: what
+// is tested is this source.
+var binaries = sync.OnceValue(func() programs {
+	p := programs{missing: map[string]string{}}
+	var err error
+	if p.dir, err = os.MkdirTemp("", "gracerun-lifecycle-"); err != nil {
+		panic(err)
+	}
+	tags := "runc_nocriu netgo osusergo"
+	if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {
+		tags += " seccomp"
+	}
+	p.build("gracerun", "CGO_ENABLED=0")
+	p.build("gracerun-native", "CGO_ENABLED=1", "-tags", tags, "-ldflags", "-extldflags -static")
+	return p
+})
+
+func (p *programs) path(name string) string { return filepath.Join(p.dir, name) }
+
+func (p *programs) build(name, env string, flags ...string) {
+	source := "../../cmd/" + name
+	if _, err := os.Stat(source); errors.Is(err, os.ErrNotExist) {
+		p.missing[name] = name + " is not in this tree"
+		return
+	}
+	cmd := exec.Command("go", append(append([]string{"build", "-trimpath"}, flags...), "-o", p.dir, source)...)
+	cmd.Env = append(os.Environ(), env)
+	if output, err := cmd.CombinedOutput(); err != nil {
+		p.missing[name] = fmt.Sprintf("%s does not build: %v\n%s", name, err, output)
+	}
+}
+
+func TestMain(m *testing.M) {
+	// Processes of containers are reparented to this one when their runtime
+	// ends, so that a test can wait for them and learn how they ended.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(binaries().dir)
+	removeCgroups()
+	os.Exit(code)
+}
