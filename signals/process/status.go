@@ -1,0 +1,121 @@
+//go:build linux && (amd64 || arm64)
+
+package process
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+)
+
+// Status is how a process ended. The zero value says that nobody knows: it must
+// not be read as exit code 0.
+type Status struct {
+	Known      bool
+	Code       int            // exit code, if Signal is 0
+	Signal     signals.Signal // what killed it, or 0 if it exited by itself
+	CoreDumped bool
+}
+
+// Reap collects the exit status of a child by waitid(2), without blocking. The
+// error is ErrRunning before the child has exited, ErrNotChild for a process
+// that is not a child of the caller or that was reaped before.
+func (p Pidfd) Reap() (Status, error) {
+	var info childInfo
+	for {
+		err := unix.Waitid(unix.P_PIDFD, int(p), (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECHILD:
+			return Status{}, &Error{Op: "waitid", Err: ErrNotChild}
+		case err != nil:
+			return Status{}, failed("waitid", err)
+		case info.pid == 0:
+			return Status{}, &Error{Op: "waitid", Err: ErrRunning}
+		}
+		return info.exitStatus(), nil
+	}
+}
+
+// childInfo is siginfo_t as waitid(2) fills it on a 64-bit system.
+type childInfo struct {
+	_      int32 // si_signo
+	_      int32 // si_errno
+	code   int32
+	_      int32 // alignment of the union
+	pid    int32
+	_      uint32 // si_uid
+	status int32
+	_      [100]byte
+}
+
+// Compiles only if childInfo is as large as what the kernel writes.
+var _ = [1]byte{}[unsafe.Sizeof(childInfo{})-unsafe.Sizeof(unix.Siginfo{})]
+
+const (
+	cldExited = 1 // CLD_EXITED; CLD_KILLED is 2
+	cldDumped = 3
+)
+
+func (c *childInfo) exitStatus() Status {
+	if c.code == cldExited {
+		return Status{Known: true, Code: int(c.status)}
+	}
+	return Status{Known: true, Signal: signals.Signal(c.status), CoreDumped: c.code == cldDumped}
+}
+
+// ExitInfo asks the kernel how the process ended, which it tells of any process,
+// child or not, once it was reaped: the pidfd must have been opened before that.
+// The error is ErrRunning or ErrNotReaped while it is too early, and
+// ErrUnsupported before Linux 6.15.
+func (p Pidfd) ExitInfo() (Status, error) {
+	const op = "ioctl PIDFD_GET_INFO"
+	info := pidfdInfo{mask: pidfdInfoExit}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(p), pidfdGetInfo, uintptr(unsafe.Pointer(&info)))
+	switch errno {
+	case 0:
+	case unix.ENOTTY, unix.EINVAL, unix.ESRCH:
+		// Before Linux 6.13 there is no such call; 6.13 and 6.14 know it, but say
+		// ESRCH of a process that was reaped.
+		return Status{}, &Error{Op: op, Err: ErrUnsupported}
+	default:
+		return Status{}, failed(op, errno)
+	}
+	if info.mask&pidfdInfoExit != 0 {
+		return waitStatus(unix.WaitStatus(info.exitCode)), nil
+	}
+	exited, err := p.Exited()
+	switch {
+	case err != nil:
+		return Status{}, err
+	case exited:
+		return Status{}, &Error{Op: op, Err: ErrNotReaped}
+	}
+	return Status{}, &Error{Op: op, Err: ErrRunning}
+}
+
+// pidfdInfo is the first published struct pidfd_info of linux/pidfd.h. The
+// kernel takes the size from the request's number and fills no more.
+type pidfdInfo struct {
+	mask     uint64
+	_        uint64     // cgroupid
+	_        [11]uint32 // pid, tgid, ppid, and four pairs of uid and gid
+	exitCode int32      // as wait(2) encodes it
+}
+
+const (
+	pidfdInfoExit = 1 << 3 // PIDFD_INFO_EXIT
+
+	// pidfdGetInfo is PIDFD_GET_INFO: _IOWR(0xFF, 11, struct pidfd_info).
+	pidfdGetInfo = 3<<30 | unsafe.Sizeof(pidfdInfo{})<<16 | 0xFF<<8 | 11
+)
+
+func waitStatus(w unix.WaitStatus) Status {
+	if w.Signaled() {
+		return Status{Known: true, Signal: signals.Signal(w.Signal()), CoreDumped: w.CoreDump()}
+	}
+	return Status{Known: true, Code: w.ExitStatus()}
+}
