@@ -1,0 +1,202 @@
+// Package loop waits for what happens: readiness of descriptors and points in
+// time, on one thread, one thing after another. Whatever a supervisor does, it
+// does in here, so that nothing has to be locked.
+//
+// It asks epoll(7) by itself: the poller of package os would bring goroutines,
+// buffers and their memory to a program that is there once per container.
+package loop
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/lifecycle"
+)
+
+// What Add and Modify wait for, and what Ready is told (epoll_ctl(2)). Hup and
+// Error are always told.
+const (
+	Readable uint32 = unix.EPOLLIN
+	Writable uint32 = unix.EPOLLOUT
+	Hup      uint32 = unix.EPOLLHUP
+	Error    uint32 = unix.EPOLLERR
+)
+
+// Handler hears that its descriptor is ready.
+type Handler interface {
+	Ready(events uint32)
+}
+
+// HandlerFunc is a function as a Handler.
+type HandlerFunc func(events uint32)
+
+// Ready calls f.
+func (f HandlerFunc) Ready(events uint32) { f(events) }
+
+// Loop is one epoll set with its handlers and timers. It must stay on one
+// goroutine, but for Stop from inside a handler.
+type Loop struct {
+	epoll    int
+	handlers map[int32]Handler
+	timers   []*Timer // armed; few, so that a list will do
+	deferred []func()
+	stopped  bool
+}
+
+// batch is how many ready descriptors are taken from the kernel at once.
+const batch = 32
+
+// New makes a loop without anything to wait for.
+func New() (*Loop, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, &OpError{"epoll_create1", err}
+	}
+	return &Loop{epoll: fd, handlers: map[int32]Handler{}}, nil
+}
+
+// OpError says which call failed. Err is a unix.Errno.
+type OpError struct {
+	Op  string
+	Err error
+}
+
+func (e *OpError) Error() string { return e.Op + ": " + e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *OpError) Unwrap() error { return e.Err }
+
+// Add waits for events of the descriptor, level-triggered. Regular files cannot
+// be waited for: unix.EPERM.
+func (l *Loop) Add(fd int, events uint32, h Handler) error {
+	if err := l.control(unix.EPOLL_CTL_ADD, fd, events); err != nil {
+		return err
+	}
+	l.handlers[int32(fd)] = h
+	return nil
+}
+
+// Modify changes which events of the descriptor are waited for. With 0 it hears
+// of Hup and Error only.
+func (l *Loop) Modify(fd int, events uint32) error {
+	return l.control(unix.EPOLL_CTL_MOD, fd, events)
+}
+
+// Remove stops waiting for the descriptor; its handler is not called again. It
+// must come before the descriptor is closed, and is harmless when repeated.
+func (l *Loop) Remove(fd int) {
+	if _, ok := l.handlers[int32(fd)]; !ok {
+		return
+	}
+	delete(l.handlers, int32(fd))
+	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // fails only if it is gone already
+}
+
+func (l *Loop) control(op, fd int, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+	if err := unix.EpollCtl(l.epoll, op, fd, &ev); err != nil {
+		return &OpError{"epoll_ctl", err}
+	}
+	return nil
+}
+
+// Defer has f called once everything that became ready together has been told:
+// what has to see one such batch as a whole acts then.
+func (l *Loop) Defer(f func()) { l.deferred = append(l.deferred, f) }
+
+// Timer is a point in time to act at. The zero value with Fire set is ready for Arm.
+type Timer struct {
+	Fire func() // called once for each Arm, never early
+
+	at    lifecycle.Instant
+	armed bool
+}
+
+// Arm has the timer fire at the instant, lifecycle.Never for not at all. It
+// replaces what the timer was armed for before.
+func (l *Loop) Arm(t *Timer, at lifecycle.Instant) {
+	t.at = at
+	if want := at != lifecycle.Never; want != t.armed {
+		t.armed = want
+		if want {
+			l.timers = append(l.timers, t)
+		} else {
+			l.drop(t)
+		}
+	}
+}
+
+func (l *Loop) drop(t *Timer) {
+	for i := range l.timers {
+		if l.timers[i] == t {
+			last := len(l.timers) - 1
+			l.timers[i], l.timers[last] = l.timers[last], nil
+			l.timers = l.timers[:last]
+			return
+		}
+	}
+}
+
+// Stop has Run return once the handlers of the present batch have run.
+func (l *Loop) Stop() { l.stopped = true }
+
+// Run tells handlers and timers what happens until Stop is called.
+//
+// Of what is ready at once descriptors are told before timers: an exit that came
+// in time is seen before the deadline (invariant I7).
+func (l *Loop) Run() error {
+	l.stopped = false
+	var ready [batch]unix.EpollEvent
+	for !l.stopped {
+		if err := l.once(ready[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *Loop) once(ready []unix.EpollEvent) error {
+	n, err := l.wait(ready)
+	if err != nil && err != unix.EINTR {
+		return &OpError{"epoll_pwait2", err}
+	}
+	for _, ev := range ready[:max(n, 0)] {
+		// A handler that ran before may have removed this one.
+		if h, ok := l.handlers[ev.Fd]; ok {
+			h.Ready(ev.Events)
+		}
+	}
+	l.fire()
+	for len(l.deferred) > 0 {
+		f := l.deferred[0]
+		l.deferred = l.deferred[1:]
+		f()
+	}
+	l.deferred = nil
+	return nil
+}
+
+// fire calls the timers whose time has come, the earliest first.
+func (l *Loop) fire() {
+	if len(l.timers) == 0 {
+		return
+	}
+	now := Now()
+	for {
+		t := l.next()
+		if t == nil || t.at > now {
+			return
+		}
+		l.Arm(t, lifecycle.Never)
+		t.Fire()
+	}
+}
+
+func (l *Loop) next() *Timer {
+	var first *Timer
+	for _, t := range l.timers {
+		if first == nil || t.at < first.at {
+			first = t
+		}
+	}
+	return first
+}
