@@ -88,7 +88,7 @@ func (w *snapshotWriter) word(key, value string) {
 
 func (w *snapshotWriter) number(key string, n int64) {
 	if n != 0 {
-		w.word(key, strconv.FormatInt(n, 10))
+		w.b = append(strconv.AppendInt(append(append(w.b, key...), '='), n, 10), ' ')
 	}
 }
 

@@ -1,0 +1,315 @@
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/lifecycle"
+)
+
+const second = lifecycle.Instant(lifecycle.Second)
+
+// a stop, as a supervisor would step through it.
+var stop = []struct {
+	at lifecycle.Instant
+	ev lifecycle.Event
+}{
+	{1 * second, lifecycle.Event{Kind: lifecycle.CreateDone}},
+	{2 * second, lifecycle.Event{Kind: lifecycle.StartRequest, Request: lifecycle.FirstRequest}},
+	{3 * second, lifecycle.Event{Kind: lifecycle.StartDone}},
+	{4 * second, lifecycle.Event{Kind: lifecycle.StopRequest, Request: lifecycle.FirstRequest + 1, Grace: 10 * lifecycle.Second}},
+	{5 * second, lifecycle.Event{Kind: lifecycle.Delivered, Request: lifecycle.ForStop, Signal: signals.TERM}},
+	{6 * second, lifecycle.Event{Kind: lifecycle.InitExited, Status: lifecycle.Exited(7)}},
+}
+
+type place struct {
+	t    *testing.T
+	path string
+	dir  int
+}
+
+func newPlace(t *testing.T) *place {
+	t.Helper()
+	path := t.TempDir()
+	dir, err := unix.Open(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(dir) })
+	return &place{t, path, dir}
+}
+
+func (p *place) create(c lifecycle.Config) *Writer {
+	p.t.Helper()
+	w, err := Create(p.dir, c)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(w.Close)
+	return w
+}
+
+func (p *place) resume() (*Writer, *lifecycle.Machine) {
+	p.t.Helper()
+	w, m, err := Resume(p.dir)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(w.Close)
+	return w, m
+}
+
+func (p *place) read(name string) string {
+	p.t.Helper()
+	text, err := os.ReadFile(filepath.Join(p.path, name))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func step(t *testing.T, w *Writer, m *lifecycle.Machine, at lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+	t.Helper()
+	effects, err := w.Step(m, at, ev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return effects
+}
+
+// The supervisor dies after each step; whoever goes on has the same machine.
+func TestResumeAfterEachStep(t *testing.T) {
+	p := newPlace(t)
+	c := lifecycle.DefaultConfig()
+	c.Policy, c.Grace, c.StopSignal = lifecycle.Enforce, 1500*lifecycle.Millisecond, signals.RTMIN+3
+	p.create(c)
+	whole := lifecycle.New(c)
+	for _, s := range stop {
+		want := whole.Step(s.at, s.ev)
+		w, m := p.resume()
+		if got := step(t, w, m, s.at, s.ev); len(got) != len(want) {
+			t.Fatalf("%v: effects are %v, want %v", s.ev, got, want)
+		}
+		w.Close()
+		if w, m = p.resume(); !bytes.Equal(m.AppendState(nil, s.at), whole.AppendState(nil, s.at)) || w.Config() != c {
+			t.Fatalf("%v: resumed as %s, want %s", s.ev, m.AppendSnapshot(nil), whole.AppendSnapshot(nil))
+		}
+	}
+}
+
+func TestReadIsWhatWasWritten(t *testing.T) {
+	p := newPlace(t)
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	for _, s := range stop {
+		step(t, w, m, s.at, s.ev)
+	}
+	j, err := Read([]byte(p.read(Name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j.Config != lifecycle.DefaultConfig() || len(j.Records) != len(stop) {
+		t.Fatalf("read as %+v", j)
+	}
+	for i, r := range j.Records {
+		if ev, err := lifecycle.ParseEvent(r.Event); err != nil || ev != stop[i].ev || r.At != stop[i].at {
+			t.Errorf("record %d is %+v (%v), want %v at %d", i, r, err, stop[i].ev, stop[i].at)
+		}
+	}
+	if r := j.Records[3]; r.State != "stopping" || strings.Join(r.Effects, ";") != "deliver stop SIGTERM to=init;arm in=10s" {
+		t.Errorf("the stop is %+v", r)
+	}
+}
+
+// A journal cut anywhere gives the machine of the last whole line.
+func TestCutAnywhere(t *testing.T) {
+	p := newPlace(t)
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	for _, s := range stop {
+		step(t, w, m, s.at, s.ev)
+	}
+	text := p.read(Name)
+	header := strings.IndexByte(text, '\n') + 1
+	for cut := range len(text) {
+		j, err := Read([]byte(text[:cut]))
+		if cut < header {
+			if err == nil {
+				t.Fatalf("cut at %d, in the first line: no error", cut)
+			}
+			continue
+		}
+		if err != nil || len(j.Records) != strings.Count(text[header:cut], "\n") {
+			t.Fatalf("cut at %d: %v, %v", cut, j, err)
+		}
+	}
+	// What follows a cut line begins on a line of its own.
+	if err := os.WriteFile(filepath.Join(p.path, Name), []byte(text[:len(text)-3]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w, m = p.resume()
+	step(t, w, m, stop[5].at, stop[5].ev)
+	if again := p.read(Name); again != text {
+		t.Errorf("after the cut:\n%s\nwant\n%s", again, text)
+	}
+}
+
+func TestContinuesInANewFile(t *testing.T) {
+	p := newPlace(t)
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	step(t, w, m, stop[0].at, stop[0].ev)
+	for i := range lifecycle.Instant(5000) {
+		step(t, w, m, 2*second+i, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: i%2 == 0})
+	}
+	for _, name := range []string{Name, OldName} {
+		if size := len(p.read(name)); size > Limit {
+			t.Errorf("%s has %d bytes", name, size)
+		}
+		if _, err := Read([]byte(p.read(name))); err != nil {
+			t.Error(err)
+		}
+	}
+	want := string(m.AppendSnapshot(nil))
+	if _, resumed := p.resume(); string(resumed.AppendSnapshot(nil)) != want {
+		t.Errorf("resumed as %s, want %s", resumed.AppendSnapshot(nil), want)
+	}
+
+	// The writer died between the two renames.
+	if err := os.Rename(filepath.Join(p.path, Name), filepath.Join(p.path, OldName)); err != nil {
+		t.Fatal(err)
+	}
+	w, m = p.resume()
+	if string(m.AppendSnapshot(nil)) != want {
+		t.Errorf("resumed as %s, want %s", m.AppendSnapshot(nil), want)
+	}
+	step(t, w, m, 9*second, lifecycle.Event{Kind: lifecycle.OOM})
+	if _, resumed := p.resume(); string(resumed.AppendSnapshot(nil)) != string(m.AppendSnapshot(nil)) {
+		t.Errorf("resumed as %s, want %s", resumed.AppendSnapshot(nil), m.AppendSnapshot(nil))
+	}
+}
+
+// On a full disk the stop goes on, and the journal is whole again afterwards.
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a small tmpfs")
+	}
+	p := newPlace(t)
+	if err := unix.Mount("tmpfs", p.path, "tmpfs", 0, "size=16k"); err != nil {
+		t.Skip("no tmpfs: ", err)
+	}
+	t.Cleanup(func() { unix.Unmount(p.path, unix.MNT_DETACH) })
+	dir, err := unix.Open(p.path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(dir) })
+	p.dir = dir
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	ballast := filepath.Join(p.path, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 8<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for i := range lifecycle.Instant(200) {
+		_, err := w.Step(m, i, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: i%2 == 0})
+		if errors.Is(err, unix.ENOSPC) {
+			failed++
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if failed == 0 {
+		t.Fatal("the disk was never full")
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	step(t, w, m, second, stop[0].ev)
+	if _, resumed := p.resume(); string(resumed.AppendSnapshot(nil)) != string(m.AppendSnapshot(nil)) {
+		t.Errorf("resumed as %s, want %s", resumed.AppendSnapshot(nil), m.AppendSnapshot(nil))
+	}
+}
+
+func TestLockIsHeldByOne(t *testing.T) {
+	p := newPlace(t)
+	other, err := unix.Open(p.path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	if err := Lock(p.dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(other, unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+		t.Errorf("a second lock: %v, want EWOULDBLOCK", err)
+	}
+	Unlock(p.dir)
+	if err := Lock(other); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestReadRefuses(t *testing.T) {
+	header := string(appendHeader(nil, &lifecycle.Config{StopSignal: signals.TERM}))
+	for text, want := range map[string]string{
+		"":                              "line 1: is missing",
+		"journal\n":                     "line 1: is not the beginning",
+		header + "x | running |  | \n":  "line 2: bad instant",
+		header + "12 oom | running |\n": "line 2: want an instant",
+		strings.Replace(header, "=observe", "=dream", 1):           "line 1: unknown policy",
+		strings.Replace(header, "SIGTERM", "SIGNOT", 1):            "line 1: unknown signal",
+		strings.Replace(header, " policy=observe", "", 1):          "line 1: a setting is missing",
+		strings.Replace(header, "drain=0s", "drain=0s frob=1", 1):  "line 1: unknown word",
+		strings.Replace(header, "retry=0s..0s", "retry=0s..no", 1): "line 1: bad duration",
+	} {
+		if _, err := Read([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
+// FuzzRead: what is read does not crash who goes on with it.
+func FuzzRead(f *testing.F) {
+	c := lifecycle.DefaultConfig()
+	text := appendHeader(nil, &c)
+	m := lifecycle.New(c)
+	for _, s := range stop {
+		text = appendRecord(text, m, s.at, &s.ev, m.Step(s.at, s.ev))
+	}
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text []byte) {
+		j, err := Read(text)
+		if err != nil {
+			return
+		}
+		if m, err := j.Machine(); err == nil {
+			m.Step(j.last()+1, lifecycle.Event{Kind: lifecycle.MonitorSignal, Signal: signals.TERM})
+		}
+	})
+}
+
+// Once its buffer has grown a writer leaves no garbage.
+func TestStepAllocatesNothing(t *testing.T) {
+	p := newPlace(t)
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	at := second
+	step(t, w, m, at, stop[0].ev)
+	if n := testing.AllocsPerRun(100, func() {
+		at++
+		if _, err := w.Step(m, at, lifecycle.Event{Kind: lifecycle.Freezer}); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations a step", n)
+	}
+}

@@ -1,0 +1,213 @@
+package journal
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/lifecycle"
+)
+
+// Limit is the size in bytes past which a journal is continued in a new file.
+// With its predecessor a journal takes twice as much, at most.
+const Limit = 64 << 10
+
+// Writer appends to the journal of one container.
+type Writer struct {
+	dir    int // the state directory, not the writer's own
+	fd     int
+	size   int64
+	config lifecycle.Config
+	buf    []byte
+}
+
+// Error says what failed on which file of the state directory. Err is a unix.Errno.
+type Error struct {
+	Op, Name string
+	Err      error
+}
+
+func (e *Error) Error() string { return e.Op + " " + e.Name + ": " + e.Err.Error() }
+
+// Unwrap gives Err.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Create begins the journal of a new container in the state directory with the
+// descriptor dir, which must stay open.
+func Create(dir int, c lifecycle.Config) (*Writer, error) {
+	w := &Writer{dir: dir, fd: -1, config: c}
+	if err := w.begin(appendHeader(nil, &c)); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Resume goes on with the journal of a container whose supervisor is dead, or
+// that has none, and gives the machine as it was after the last record. The
+// caller must hold the lock (Lock) or know otherwise that nobody else writes.
+func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
+	name := Name
+	text, err := readFile(dir, name)
+	if err == unix.ENOENT {
+		// Its writer died between two renames.
+		name = OldName
+		text, err = readFile(dir, name)
+	}
+	if err != nil {
+		return nil, nil, &Error{"read", Name, err}
+	}
+	j, err := Read(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := j.Machine()
+	if err != nil {
+		return nil, nil, err
+	}
+	w := &Writer{dir: dir, fd: -1, config: j.Config}
+	if name == OldName {
+		return w, m, w.begin(w.header(m, j.last()))
+	}
+	if w.fd, err = openat(dir, Name, unix.O_WRONLY); err != nil {
+		return nil, nil, &Error{"open", Name, err}
+	}
+	// An incomplete last line must not become the beginning of the next one.
+	for len(text) > 0 && text[len(text)-1] != '\n' {
+		text = text[:len(text)-1]
+	}
+	if w.size = int64(len(text)); unix.Ftruncate(w.fd, w.size) != nil {
+		w.size = Limit // so that the next record begins a new file
+	}
+	return w, m, nil
+}
+
+// last is the instant of the last record, 0 if there is none.
+func (j *Journal) last() lifecycle.Instant {
+	if len(j.Records) == 0 {
+		return 0
+	}
+	return j.Records[len(j.Records)-1].At
+}
+
+// Lock waits until no other process holds the state directory's lock; closing
+// the descriptor, or Unlock, gives it back. It is for those who step the machine
+// of a container that has no supervisor.
+func Lock(dir int) error {
+	for {
+		switch err := unix.Flock(dir, unix.LOCK_EX); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return &Error{"lock", "state directory", err}
+		}
+	}
+}
+
+// Unlock gives the lock back.
+func Unlock(dir int) { _ = unix.Flock(dir, unix.LOCK_UN) }
+
+// Config gives the machine's configuration, as the journal's first line has it.
+func (w *Writer) Config() lifecycle.Config { return w.config }
+
+// Step steps the machine and appends the record, before the caller performs the
+// effects. The effects are to be performed even if the record could not be
+// written: a full disk must not keep a container from being stopped. The error
+// says so then; the next record that can be written makes the journal whole again.
+func (w *Writer) Step(m *lifecycle.Machine, now lifecycle.Instant, ev lifecycle.Event) ([]lifecycle.Effect, error) {
+	effects := m.Step(now, ev)
+	w.buf = appendRecord(w.buf[:0], m, now, &ev, effects)
+	if w.size+int64(len(w.buf)) <= Limit {
+		return effects, w.append()
+	}
+	return effects, w.begin(append(appendHeader(nil, &w.config), w.buf...))
+}
+
+func (w *Writer) append() error {
+	n, err := pwrite(w.fd, w.buf, w.size)
+	if err != nil {
+		// Whatever part was written is overwritten by the next record, or cut off
+		// here; and it has no end of line, so that a reader leaves it out.
+		_ = unix.Ftruncate(w.fd, w.size)
+		return &Error{"write", Name, err}
+	}
+	w.size += int64(n)
+	return nil
+}
+
+// header is the beginning of a journal that goes on from another.
+func (w *Writer) header(m *lifecycle.Machine, at lifecycle.Instant) []byte {
+	return appendRecord(appendHeader(nil, &w.config), m, at, nil, nil)
+}
+
+// begin makes a new journal that begins with this text, in the place of the
+// present one, if any, which becomes the old one.
+func (w *Writer) begin(text []byte) error {
+	const temp = ".journal"
+	fd, err := openat(w.dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	if err != nil {
+		return &Error{"create", Name, err}
+	}
+	if _, err = pwrite(fd, text, 0); err == nil {
+		if err = unix.Renameat(w.dir, Name, w.dir, OldName); err == nil || err == unix.ENOENT {
+			err = unix.Renameat(w.dir, temp, w.dir, Name)
+		}
+	}
+	if err != nil {
+		unix.Close(fd)
+		_ = unix.Unlinkat(w.dir, temp, 0)
+		return &Error{"create", Name, err}
+	}
+	w.Close()
+	w.fd, w.size = fd, int64(len(text))
+	return nil
+}
+
+// Close gives the descriptor back.
+func (w *Writer) Close() {
+	if w.fd >= 0 {
+		unix.Close(w.fd)
+		w.fd = -1
+	}
+}
+
+func pwrite(fd int, b []byte, at int64) (n int, err error) {
+	for n < len(b) {
+		written, err := unix.Pwrite(fd, b[n:], at+int64(n))
+		if err != nil && err != unix.EINTR {
+			return n, err
+		}
+		n += max(written, 0)
+	}
+	return n, nil
+}
+
+func openat(dir int, name string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+func readFile(dir int, name string) ([]byte, error) {
+	fd, err := openat(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 16<<10)
+	for {
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return buf, nil
+		}
+		if buf = buf[:len(buf)+n]; len(buf) == cap(buf) {
+			buf = append(buf, 0)[:len(buf)]
+		}
+	}
+}
