@@ -66,7 +66,8 @@ func ParseStat(text []byte) (Stat, error) {
 	if err != nil || pid < 0 {
 		return Stat{}, errStat
 	}
-	const state, startTime = 3 - 3, 22 - 3 // proc(5) counts from 1, this list begins at 3
+	const first = 3 // of this list, as proc(5) counts
+	const state, startTime = 3 - first, 22 - first
 	fields := bytes.Fields(text[closing+1:])
 	if len(fields) <= startTime || len(fields[state]) != 1 {
 		return Stat{}, errStat
