@@ -24,7 +24,7 @@ import (
 	"gracerun.io/timeline"
 )
 
-// Recorder records from Start to Close.
+// Recorder records from Start to Close: every signal but SIGCHLD and SIGURG.
 type Recorder struct {
 	tracefs *os.File
 	dir     string
@@ -44,6 +44,11 @@ func Start() (*Recorder, error) {
 	r := &Recorder{tracefs, dir}
 	for _, setting := range [][2]string{
 		{"trace_clock", "mono"},
+		{"buffer_size_kb", "4096"}, // of each processor
+		// What runtimes of languages and shells tell themselves all the time
+		// (CHLD, URG) would only fill it.
+		{"events/signal/signal_generate/filter", "sig != 17 && sig != 23"},
+		{"events/signal/signal_deliver/filter", "sig != 17 && sig != 23"},
 		{"events/signal/signal_generate/enable", "1"},
 		{"events/signal/signal_deliver/enable", "1"},
 		{"events/sched/sched_process_exit/enable", "1"},

@@ -102,7 +102,7 @@ func TestDrawing(t *testing.T) {
 
 func TestChrome(t *testing.T) {
 	var out bytes.Buffer
-	if err := example().Chrome(&out); err != nil {
+	if err := Chrome(&out, example()); err != nil {
 		t.Fatal(err)
 	}
 	var trace struct {

@@ -22,6 +22,7 @@ func main() {
 			checkCommand(),
 			exploreCommand(),
 			planCommand(),
+			reproduceCommand(),
 		},
 		Action:         chooseCommand,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // said below, once

@@ -1,0 +1,150 @@
+package races
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"gracerun.io/internal/testbed"
+	"gracerun.io/timeline"
+)
+
+// Verdict is what a scenario has shown on one stack.
+type Verdict struct {
+	Stack   *testbed.Stack
+	Policy  string
+	Skipped string   // why it was not staged there, if so
+	Trials  int      // how often it was staged
+	Harmed  int      // how many of these did harm
+	Harms   []string // of the first trial that did
+	Shown   *Facts   // of that trial, else of the last
+}
+
+// Harmful reports whether any trial did harm.
+func (v *Verdict) Harmful() bool { return v.Harmed > 0 }
+
+// Staged is a scenario on a stock stack and on ours over the same runtime.
+type Staged struct {
+	Scenario    *Scenario
+	Stock, Ours *Verdict
+}
+
+// Outcome says in a word what a staged scenario has shown.
+func (s *Staged) Outcome() string {
+	switch {
+	case s.Stock.Skipped != "":
+		return "skipped"
+	case !s.Stock.Harmful():
+		return "not reproduced" // and so no pass for ours, whatever it did
+	case s.Ours.Skipped != "":
+		return "reproduced"
+	case s.Ours.Harmful():
+		return "NOT HELD OFF"
+	}
+	return "held off"
+}
+
+// Stage stages a scenario on stock and ours over a runtime, trial by trial, both
+// side by side.
+func (s *Scenario) Stage(programs, dir, runtime string) *Staged {
+	policy := s.Ours.Policy
+	if policy == "" {
+		policy = "observe"
+	}
+	staged := &Staged{Scenario: s}
+	var both sync.WaitGroup
+	both.Go(func() { staged.Stock = s.On(testbed.Stock(runtime), dir, "") })
+	both.Go(func() { staged.Ours = s.On(testbed.Ours(programs, runtime), dir, policy) })
+	both.Wait()
+	return staged
+}
+
+// On stages the scenario on one stack.
+func (s *Scenario) On(stack *testbed.Stack, dir, policy string) *Verdict {
+	v := &Verdict{Stack: stack, Policy: policy, Skipped: stack.Missing}
+	if s.MemoryMB > 0 && stack.Missing == "" && !memoryController(stack) {
+		v.Skipped = "no memory controller where this runtime runs"
+	}
+	for range s.Trials {
+		if v.Skipped != "" {
+			break
+		}
+		f, err := s.Run(stack, dir, policy)
+		if err != nil {
+			v.Skipped = err.Error()
+			break
+		}
+		v.take(s, f)
+	}
+	return v
+}
+
+func memoryController(stack *testbed.Stack) bool {
+	_, err := os.Stat("/sys/fs/cgroup/memory")
+	return err == nil && stack.SeesHostCgroups()
+}
+
+func (v *Verdict) take(s *Scenario, f *Facts) {
+	v.Trials++
+	var found []string
+	for _, name := range s.Harm {
+		if text := harms[name](f); text != "" {
+			found = append(found, text)
+		}
+	}
+	if found != nil {
+		v.Harmed++
+	}
+	if v.Harmed == 0 || found != nil && v.Harmed == 1 {
+		v.Harms, v.Shown = found, f
+	}
+}
+
+// WriteEvidence writes the timelines of both runs, as text, as a page and for
+// Perfetto, and gives the page's path.
+func (s *Staged) WriteEvidence(dir, runtime string) (page string, err error) {
+	var lines []*timeline.Timeline
+	for _, v := range []*Verdict{s.Stock, s.Ours} {
+		if v.Shown == nil || v.Shown.Timeline == nil {
+			continue
+		}
+		t := v.Shown.Timeline
+		t.Title = v.Stack.Name
+		if v.Policy != "" {
+			t.Title += ", policy " + v.Policy
+		}
+		for _, harm := range v.Harms {
+			t.Title += " — " + harm
+		}
+		lines = append(lines, t)
+	}
+	if lines == nil {
+		return "", nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	base := filepath.Join(dir, s.Scenario.ID+"-"+runtime)
+	var text bytes.Buffer
+	fmt.Fprintf(&text, "%s: %s\n\n", s.Scenario.Race, s.Scenario.Title)
+	for _, t := range lines {
+		t.Text(&text)
+		fmt.Fprintln(&text)
+	}
+	if err := os.WriteFile(base+".txt", text.Bytes(), 0o644); err != nil {
+		return "", err
+	}
+	var html, chrome bytes.Buffer
+	if err := timeline.HTML(&html, s.Scenario.Race+": "+s.Scenario.Title, lines...); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(base+".html", html.Bytes(), 0o644); err != nil {
+		return "", err
+	}
+	if err := timeline.Chrome(&chrome, lines...); err != nil {
+		return "", err
+	}
+	return base + ".html", os.WriteFile(base+".json", chrome.Bytes(), 0o644)
+}

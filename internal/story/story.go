@@ -1,0 +1,121 @@
+// Package story tells the journal of a container as a timeline.
+package story
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/timeline"
+)
+
+// ReadDir reads the journal in a state directory, from its first record on where
+// it was continued in a new file.
+func ReadDir(dir string) (*journal.Journal, error) {
+	text, err := os.ReadFile(filepath.Join(dir, journal.Name))
+	if err != nil {
+		return nil, err
+	}
+	j, err := journal.Read(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(dir, journal.OldName)); err == nil {
+		if old, err := journal.Read(text); err == nil {
+			j.Records = append(old.Records, j.Records...)
+		}
+	}
+	return j, nil
+}
+
+// Draw adds what the journal says to a timeline: what callers asked for in the
+// runtime's lane, what the machine decided in the monitor's, and the end of init
+// in the kernel's.
+func Draw(t *timeline.Timeline, j *journal.Journal) {
+	for _, r := range j.Records {
+		at := time.Duration(r.At)
+		if lane, kind, text := event(r.Event, j.Config.StopSignal); text != "" {
+			t.Add(at, lane, kind, text)
+		}
+		for _, e := range r.Effects {
+			if lane, kind, text := effect(e, j.Config.StopSignal); text != "" {
+				t.Add(at, lane, kind, text)
+			}
+			if in, ok := strings.CutPrefix(e, "arm in="); ok && r.State == lifecycle.Stopping.String() {
+				if d, err := lifecycle.ParseDuration(in); err == nil {
+					addGrace(t, at, at+time.Duration(d))
+				}
+			}
+		}
+	}
+}
+
+// addGrace adds a grace period. One that was counted anew, since the signal has
+// been heard, takes the place of the provisional one.
+func addGrace(t *timeline.Timeline, from, deadline time.Duration) {
+	if n := len(t.Grace); n > 0 && from-t.Grace[n-1].From < 100*time.Millisecond {
+		t.Grace[n-1] = timeline.Grace{From: from, Deadline: deadline}
+		return
+	}
+	t.Grace = append(t.Grace, timeline.Grace{From: from, Deadline: deadline})
+}
+
+func event(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.Kind, text string) {
+	name, rest, _ := strings.Cut(line, " ")
+	switch name {
+	case "signal":
+		return timeline.Runtime, kindOf(rest, stop), "asks for " + rest
+	case "stop":
+		return timeline.Runtime, timeline.Stop, "asks for a stop " + rest
+	case "start", "abandoned":
+		return timeline.Runtime, timeline.Note, line
+	case "monitor-signal":
+		return timeline.Monitor, timeline.Stop, "gets " + rest + " itself: joins the stop, or begins one"
+	case "delivered":
+		return timeline.Monitor, timeline.Note, line
+	case "init-exited":
+		return timeline.Kernel, timeline.Exit, "init exited, " + rest
+	case "oom":
+		return timeline.Kernel, timeline.Breach, "the OOM killer struck"
+	case "deadline":
+		return timeline.Monitor, timeline.Note, "the timer fires"
+	case "":
+		return 0, 0, "" // a continued journal begins
+	}
+	return timeline.Monitor, timeline.Note, line
+}
+
+func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.Kind, text string) {
+	name, rest, _ := strings.Cut(line, " ")
+	switch name {
+	case "deliver":
+		return timeline.Monitor, kindOf(rest, stop), "sends " + rest
+	case "reply":
+		return timeline.Runtime, timeline.Note, "is told: " + rest
+	case "violation":
+		return timeline.Monitor, timeline.Breach, "notes a breach: " + rest
+	case "record-exit":
+		return timeline.Monitor, timeline.Exit, "records the exit: " + rest
+	case "arm", "drain-streams":
+		return 0, 0, "" // the deadline is drawn by itself
+	}
+	return timeline.Monitor, timeline.Note, line
+}
+
+// kindOf looks for a signal among the words.
+func kindOf(words string, stop signals.Signal) timeline.Kind {
+	for word := range strings.FieldsSeq(words) {
+		switch word {
+		case signals.KILL.String():
+			return timeline.Kill
+		case stop.String():
+			return timeline.Stop
+		}
+	}
+	return timeline.Note
+}

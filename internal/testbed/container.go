@@ -1,0 +1,409 @@
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/signals/process"
+	"gracerun.io/timeline"
+)
+
+// Patience is how long anything may take that takes milliseconds when all is
+// well: creating, starting, the end of a container whose grace is over.
+const Patience = 30 * time.Second
+
+// Now is CLOCK_MONOTONIC, on which everything here is measured.
+func Now() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err)
+	}
+	return time.Duration(t.Nano())
+}
+
+// Options say what container is wanted.
+type Options struct {
+	Workload string        // a script for sh; it has say TEXT, and /data to write to
+	Grace    time.Duration // of the pod
+	Policy   string        // of ours: "observe", "enforce"
+	HostPID  bool          // without a pid namespace of its own
+	Memory   int64         // limit in bytes; 0: none
+	Env      []string      // for monitor and runtime, in addition
+
+	// Trouble is before the runtime that does the work: the stock one, or the one
+	// that gracerun wraps.
+	Trouble *Trouble
+	// CallerTrouble is before the runtime that the manager calls: the stock one,
+	// or gracerun.
+	CallerTrouble *Trouble
+	// SlowMonitor is how long each setsid(2) of the monitor takes: a node under
+	// load, at the instant between the monitor's two stages.
+	SlowMonitor time.Duration
+}
+
+// Container is one container of a stack.
+type Container struct {
+	Options
+	ID   string
+	Data string // the directory that the container sees as /data
+	Log  string // its log, in the k8s-file format
+	Exit string // its exit file
+
+	stack   *Stack
+	dir     string // everything of it
+	bundle  string
+	root    string // of the runtime's state
+	runtime string // as monitor and manager call it
+	called  string // as the manager calls it
+	env     []string
+
+	Pid       int           // init; 0 before create has answered
+	Init      process.Pidfd // of init
+	startTime uint64
+
+	mu         sync.Mutex
+	monitorPid int
+	monitor    process.Pidfd
+	story      timeline.Timeline // what the managers and others did
+}
+
+var counter atomic.Int64
+
+// New makes what a container needs, beneath dir; nothing runs yet.
+func (s *Stack) New(dir string, o Options) (*Container, error) {
+	if s.Missing != "" {
+		return nil, errors.New(s.Missing)
+	}
+	c := &Container{Options: o, stack: s, Init: -1, monitor: -1}
+	c.ID = fmt.Sprintf("gracelab-%d-%d", os.Getpid(), counter.Add(1))
+	c.dir = filepath.Join(dir, c.ID)
+	c.bundle, c.Data = filepath.Join(c.dir, "bundle"), filepath.Join(c.dir, "data")
+	c.root, c.Log = filepath.Join(c.dir, "root"), filepath.Join(c.dir, "log")
+	c.Exit = filepath.Join(c.dir, "exits", c.ID)
+	for _, d := range []string{c.bundle, c.Data, c.root, c.dir + "/exits", c.dir + "/persist", c.dir + "/attach", c.dir + "/state"} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	c.runtime = s.Runtime
+	c.env = append(os.Environ(), o.Env...)
+	if err := c.layTrouble(); err != nil {
+		return nil, err
+	}
+	return c, c.writeBundle()
+}
+
+// layTrouble puts the scripts in place that make calls fail.
+func (c *Container) layTrouble() (err error) {
+	beneath := c.stack.Runtime
+	if c.stack.Ours() {
+		beneath = c.stack.Wrapped
+	}
+	if c.Trouble != nil {
+		if beneath, err = c.Trouble.wrap(c.dir, "troubled-runtime", beneath); err != nil {
+			return err
+		}
+	}
+	if c.stack.Ours() {
+		c.env = append(c.env, "GRACERUN_RUNTIME="+beneath, "GRACERUN_STATE_DIR="+c.dir+"/state")
+	} else {
+		c.runtime = beneath
+	}
+	c.called = c.runtime
+	if c.CallerTrouble != nil {
+		c.called, err = c.CallerTrouble.wrap(c.dir, "troubled-call", c.runtime)
+	}
+	return err
+}
+
+// Note adds a mark to the container's story.
+func (c *Container) Note(lane timeline.Lane, kind timeline.Kind, format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.story.Add(Now(), lane, kind, fmt.Sprintf(format, args...))
+}
+
+// Create creates the container through its monitor, as CRI-O does
+// (internal/oci/runtime_oci.go, CreateContainer).
+func (c *Container) Create(ctx context.Context) error {
+	sync, syncChild, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer sync.Close()
+	defer syncChild.Close()
+	startChild, start, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer start.Close()
+	defer startChild.Close()
+	program, args := c.stack.Monitor, []string{
+		"-b", c.bundle, "-c", c.ID, "--exit-dir", filepath.Dir(c.Exit), "-l", c.Log, "--log-level", "info",
+		"-n", c.ID, "-P", filepath.Join(c.bundle, "conmon-pidfile"), "-p", filepath.Join(c.bundle, "pidfile"),
+		"--persist-dir", c.dir + "/persist", "-r", c.runtime, "--runtime-arg", "--root=" + c.root,
+		"--socket-dir-path", c.dir + "/attach", "-u", c.ID,
+	}
+	if c.SlowMonitor > 0 {
+		strace := []string{"-f", "-D", "-o", "/dev/null", "-e", "trace=setsid",
+			fmt.Sprintf("--inject=setsid:delay_exit=%d", c.SlowMonitor.Microseconds()), program}
+		program, args = "strace", append(strace, args...)
+	}
+	cmd := c.stack.command(ctx, c.bundle, program, args...)
+	cmd.Env = append(c.env, "_OCI_SYNCPIPE=3", "_OCI_STARTPIPE=4")
+	cmd.ExtraFiles = []*os.File{syncChild, startChild}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	cmd.WaitDelay = time.Second // the monitor keeps the pipe of its standard error
+	c.Note(timeline.Caller, timeline.Note, "CRI-O: create, by %s", filepath.Base(c.stack.Monitor))
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	syncChild.Close()
+	startChild.Close()
+	if _, err := start.Write([]byte{0}); err != nil {
+		return err
+	}
+	if err := cmd.Wait(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(c.stack.Monitor), err, said.String())
+	}
+	c.Monitor()
+	var answer struct {
+		Pid     int
+		Message string
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = sync.SetReadDeadline(deadline)
+	}
+	if err := json.NewDecoder(sync).Decode(&answer); err != nil {
+		c.Note(timeline.Caller, timeline.Breach, "CRI-O: no answer from the monitor: %v", err)
+		return fmt.Errorf("error reading container (probably exited) json message: %w", err)
+	}
+	if answer.Pid <= 0 {
+		c.Note(timeline.Caller, timeline.Note, "CRI-O: told that the create failed: %s", oneLine(answer.Message))
+		return fmt.Errorf("container create failed: %s", answer.Message)
+	}
+	return c.meetInit(answer.Pid)
+}
+
+// Monitor gives the pid of the monitor's resident stage, 0 if there is none yet:
+// the first stage writes it to a file.
+func (c *Container) Monitor() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.monitor < 0 {
+		c.findMonitor()
+	}
+	return c.monitorPid
+}
+
+func (c *Container) findMonitor() {
+	text, err := os.ReadFile(filepath.Join(c.bundle, "conmon-pidfile"))
+	if err != nil {
+		return
+	}
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+		if fd, err := process.Open(pid); err == nil {
+			c.monitorPid, c.monitor = pid, fd
+		}
+	}
+}
+
+func (c *Container) meetInit(pid int) error {
+	fd, err := process.Open(pid)
+	if err != nil {
+		return err
+	}
+	stat, err := fd.Stat(pid)
+	if err != nil {
+		return err
+	}
+	c.Pid, c.Init, c.startTime = pid, fd, stat.StartTime
+	return nil
+}
+
+// Start starts the container's program.
+func (c *Container) Start(ctx context.Context) error {
+	_, err := c.Call(ctx, "CRI-O", "start", c.ID)
+	return err
+}
+
+// CallError is what a failing call of the runtime said.
+type CallError struct {
+	Args   []string
+	Stderr string
+	Err    error
+}
+
+func (e *CallError) Error() string {
+	return fmt.Sprintf("%s: %v: %s", strings.Join(e.Args, " "), e.Err, oneLine(e.Stderr))
+}
+
+func (e *CallError) Unwrap() error { return e.Err }
+
+// NotFound says whether CRI-O takes the error for "the container is gone": it
+// looks for these words in what the runtime says (runtime_oci.go, runtimeCmd).
+func (e *CallError) NotFound() bool {
+	for _, words := range []string{"no such process", "container not running", "invalid process"} {
+		if strings.Contains(e.Stderr, words) {
+			return true
+		}
+	}
+	return false
+}
+
+// Call calls the runtime as a manager does, and notes it; who is the caller. The
+// error is a *CallError.
+func (c *Container) Call(ctx context.Context, who string, args ...string) (stdout string, err error) {
+	kind := timeline.Note
+	if args[0] == "kill" || args[0] == "stop" {
+		kind = timeline.Stop
+		if last := args[len(args)-1]; last == "KILL" || last == "9" {
+			kind = timeline.Kill
+		}
+	}
+	words := strings.ReplaceAll(strings.Join(args, " "), " "+c.ID, " ID")
+	c.Note(timeline.Caller, kind, "%s: %s %s", who, filepath.Base(c.stack.Runtime), words)
+	var out, said bytes.Buffer
+	cmd := c.stack.command(ctx, c.bundle, c.called, append([]string{"--root", c.root}, args...)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = c.env, &out, &said
+	cmd.WaitDelay = time.Second
+	begin := Now()
+	if err := cmd.Run(); err != nil {
+		c.Note(timeline.Runtime, timeline.Note, "%s failed: %s", words, oneLine(said.String()+" "+err.Error()))
+		return out.String(), &CallError{args, said.String(), err}
+	}
+	c.Note(timeline.Runtime, timeline.Note, "%s done, after %s", words, (Now() - begin).Round(100*time.Microsecond))
+	return out.String(), nil
+}
+
+// Signal sends a signal by kill(2) to init or the monitor, past everybody.
+func (c *Container) Signal(who, to string, sig signals.Signal) error {
+	target, name := c.Init, "init"
+	if to == "monitor" {
+		c.Monitor()
+		target, name = c.monitor, filepath.Base(c.stack.Monitor)
+	}
+	kind := timeline.Note
+	switch sig {
+	case signals.TERM:
+		kind = timeline.Stop
+	case signals.KILL:
+		kind = timeline.Kill
+	}
+	c.Note(timeline.Caller, kind, "%s: %s to %s", who, sig, name)
+	return target.Send(sig)
+}
+
+// Await waits until the container has said a line, as it noted itself.
+func (c *Container) Await(ctx context.Context, line string) error {
+	return Until(ctx, fmt.Sprintf("the container says %q", line), func() bool {
+		text, _ := os.ReadFile(filepath.Join(c.Data, "said"))
+		return strings.Contains("\n"+string(text), "\n"+line)
+	})
+}
+
+// AwaitEnd waits until init has exited.
+func (c *Container) AwaitEnd(ctx context.Context) error {
+	return Until(ctx, "the container ends", func() bool {
+		exited, err := c.Init.Exited()
+		return err != nil || exited
+	})
+}
+
+// AwaitExitFile waits until the monitor has recorded the exit.
+func (c *Container) AwaitExitFile(ctx context.Context) error {
+	return Until(ctx, "the exit is recorded", func() bool {
+		_, err := os.Stat(c.Exit)
+		return err == nil
+	})
+}
+
+// Until waits for a condition. The error says what for.
+func Until(ctx context.Context, what string, holds func() bool) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !holds() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain until %s", what)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// Remove ends whatever is left of the container, and forgets it. Its files stay.
+func (c *Container) Remove() error {
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	hung, _ := filepath.Glob(c.dir + "/hung.*")
+	for _, file := range hung {
+		endHung(file)
+	}
+	if c.monitor >= 0 {
+		_ = c.monitor.Send(signals.CONT) // a scene may have stopped it
+	}
+	var errs []error
+	cmd := c.stack.command(ctx, c.bundle, c.stack.Runtime, "--root", c.root, "delete", "--force", c.ID)
+	cmd.Env = c.env
+	if out, err := cmd.CombinedOutput(); err != nil {
+		errs = append(errs, fmt.Errorf("delete %s: %w: %s", c.ID, err, oneLine(string(out))))
+	}
+	if c.Init >= 0 {
+		_ = c.Init.Send(signals.KILL)
+		if ended, err := c.Init.Wait(Patience); err == nil && !ended {
+			errs = append(errs, fmt.Errorf("%s: init, pid %d, does not end", c.ID, c.Pid))
+		}
+		c.Init.Close()
+	}
+	if c.monitor >= 0 {
+		if ended, err := c.monitor.Wait(5 * time.Second); err == nil && !ended {
+			_ = c.monitor.Send(signals.KILL)
+		}
+		c.monitor.Close()
+	}
+	for _, dir := range c.cgroups() {
+		os.Remove(dir)
+	}
+	return errors.Join(errs...)
+}
+
+// endHung kills a call that hangs by the trouble it is in.
+func endHung(file string) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return
+	}
+	fd, err := process.Open(pid)
+	if err != nil {
+		return
+	}
+	defer fd.Close()
+	// It may have been killed with its caller, and its number be another's now.
+	if cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); bytes.HasPrefix(cmdline, []byte("sleep\x003600")) {
+		_ = fd.Send(signals.KILL)
+	}
+}
+
+func oneLine(text string) string {
+	return strings.Join(strings.Fields(text), " ")
+}

@@ -1,0 +1,114 @@
+// Package testbed runs real containers under a monitor and a runtime, stock or
+// ours, driven as CRI-O drives them, and gathers what became of them. gracelab
+// and the integration tests stage their scenes on it.
+package testbed
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Stack is a monitor and a runtime that are to be watched.
+type Stack struct {
+	Name    string
+	Monitor string // the program's path
+	Runtime string // as the monitor and the manager call it
+	Wrapped string // the runtime beneath gracerun; "" for a stock stack
+	Missing string // why there are no containers of this stack here, "" if there are
+
+	namespace string // of mounts, to be entered first; "": this one
+}
+
+// Ours says whether the stack is gracemon and gracerun.
+func (s *Stack) Ours() bool { return s.Wrapped != "" }
+
+// Stock is Debian's conmon over a stock runtime: "crun" or "runc".
+func Stock(runtime string) *Stack {
+	s := &Stack{Name: "conmon + " + runtime}
+	s.Monitor = s.find("conmon", "conmon")
+	s.Runtime = s.find(runtime, runtime)
+	s.settle(runtime)
+	return s
+}
+
+// Ours is gracemon, and gracerun over a stock runtime. Both are looked for in the
+// directory programs, else in PATH.
+func Ours(programs, runtime string) *Stack {
+	s := &Stack{Name: "gracemon + gracerun over " + runtime}
+	s.Monitor = s.find("gracemon", filepath.Join(programs, "gracemon"), "gracemon")
+	s.Runtime = s.find("gracerun", filepath.Join(programs, "gracerun"), "gracerun")
+	s.Wrapped = s.find(runtime, runtime)
+	s.settle(runtime)
+	return s
+}
+
+func (s *Stack) find(name string, places ...string) string {
+	for _, place := range places {
+		if path, err := exec.LookPath(place); err == nil {
+			return path
+		}
+	}
+	if s.Missing == "" {
+		s.Missing = name + " is not installed"
+	}
+	return name
+}
+
+// settle finds out where the runtime can run.
+func (s *Stack) settle(runtime string) {
+	switch {
+	case s.Missing != "":
+	case os.Geteuid() != 0:
+		s.Missing = "only root can make these containers"
+	case runtime == "crun" && !onCgroup2():
+		// It refuses the hybrid of version 1 and 2.
+		var err error
+		if s.namespace, err = Cgroup2Namespace(); err != nil {
+			s.Missing = "no mount namespace with cgroup2, which crun needs: " + err.Error()
+		}
+	}
+}
+
+// SeesHostCgroups reports whether the stack's containers are in the cgroup
+// hierarchies that this process sees, with their version 1 controllers.
+func (s *Stack) SeesHostCgroups() bool { return s.namespace == "" }
+
+// command gives a call of a program of the stack.
+func (s *Stack) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
+	argv := append([]string{program}, args...)
+	if s.namespace != "" {
+		argv = append([]string{"nsenter", "--mount=" + s.namespace, "--wdns=" + dir}, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Dir = dir
+	return cmd
+}
+
+// Versions asks each program of the stack for its version.
+func (s *Stack) Versions() string {
+	if s.Missing != "" {
+		return "missing: " + s.Missing
+	}
+	var versions []string
+	for _, program := range []string{s.Monitor, s.Runtime, s.Wrapped} {
+		if program == "" {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		out, err := s.command(ctx, "/", program, "--version").Output()
+		cancel()
+		first, _, _ := bytes.Cut(out, []byte("\n"))
+		version := strings.Replace(string(first), " version", "", 1)
+		if err != nil || version == "" {
+			version = fmt.Sprintf("%s (version unknown)", filepath.Base(program))
+		}
+		versions = append(versions, version)
+	}
+	return strings.Join(versions, ", ")
+}
