@@ -1,0 +1,324 @@
+package logs
+
+import (
+	"encoding/binary"
+	"errors"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// JournalSocket is where journald listens (systemd.journal-fields(7), and
+// https://systemd.io/JOURNAL_NATIVE_PROTOCOL).
+const JournalSocket = "/run/systemd/journal/socket"
+
+// journald sends output to the journal, one message for each line.
+//
+// It speaks the native protocol by itself. github.com/coreos/go-systemd's
+// package journal would do, but imports net, os and fmt, which cost a process
+// that is there for each container more memory than all of this package; its
+// Send waits for a slow journald, and makes garbage of every line.
+type journald struct {
+	l      *Logs
+	path   string
+	fd     int    // -1: not connected
+	fields []byte // that are the same in all messages
+
+	message [7]unix.Iovec
+	header  unix.Msghdr
+	size    [8]byte
+
+	trouble trouble
+	blocked lifecycle.Instant // since when journald has taken nothing; 0: it takes
+	waiting bool              // for the socket to become writable
+}
+
+func newJournald(l *Logs) *journald { return &journald{l: l, fd: -1} }
+
+// prepare checks what conmon checks, and makes the constant fields. A journald
+// that is not there is no error: it may come.
+func (j *journald) prepare(o *Options) error {
+	const short = 12
+	if len(o.ID) <= short {
+		return errors.New("Container ID must be longer than 12 characters") //lint:ignore ST1005 conmon's words
+	}
+	identifier := o.ID[:short]
+	if o.Name != "" {
+		identifier = o.Name
+	}
+	if o.Tag != "" {
+		identifier = o.Tag
+	}
+	b := appendField(nil, "CONTAINER_ID_FULL="+o.ID)
+	b = appendField(b, "CONTAINER_ID="+o.ID[:short])
+	if o.Tag != "" {
+		b = appendField(b, "CONTAINER_TAG="+o.Tag)
+	}
+	if o.Name != "" {
+		b = appendField(b, "CONTAINER_NAME="+o.Name)
+	}
+	b = appendField(b, "SYSLOG_IDENTIFIER="+identifier)
+	for _, label := range o.Labels {
+		if err := checkLabel(label); err != nil {
+			return err
+		}
+		b = appendField(b, label)
+	}
+	j.fields = b
+	j.path = o.JournalSocket
+	if j.path == "" {
+		j.path = JournalSocket
+	}
+	if err := j.connect(); err != nil {
+		j.failed(err)
+	}
+	return nil
+}
+
+// appendField puts a field as the protocol has it: a value with a newline in it
+// is preceded by its length.
+func appendField(b []byte, field string) []byte {
+	name, value, _ := strings.Cut(field, "=")
+	if strings.IndexByte(value, '\n') < 0 {
+		return append(append(b, field...), '\n')
+	}
+	b = append(append(b, name...), '\n')
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(value)))
+	return append(append(b, value...), '\n')
+}
+
+// connect makes the socket. It is connected, so that it can be waited for.
+func (j *journald) connect() error {
+	j.close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	// What systemd's own library asks for, so that messages need not be small.
+	const buffer = 8 << 20
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, buffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, buffer)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: j.path}); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	j.fd = fd
+	return nil
+}
+
+func (j *journald) close() {
+	if j.fd >= 0 {
+		j.stopWaiting()
+		unix.Close(j.fd)
+		j.fd = -1
+	}
+}
+
+// advance sends what the journal has not had of the stream. The beginning of a
+// line is kept until its end comes, or until it is as long as conmon's buffer, or
+// finish says that no end will come.
+func (j *journald) advance(s *Stream, finish bool) {
+	stream := int(s.source)
+	c := j.l.cursor
+	for j.trouble.err == nil && !j.waiting {
+		pos, size := s.pos(journalLog), s.spool.Size()
+		if dropped := c.Dropped(stream, journalLog); dropped > 0 {
+			text := "[gracerun: " + strconv.FormatInt(dropped, 10) + " bytes of output are missing here: the journal could not be written]"
+			if !j.send([]byte(text), priorityWarning, false) {
+				return
+			}
+			c.SetDropped(stream, journalLog, 0)
+		}
+		data := s.view(pos, batch)
+		if len(data) == 0 {
+			return
+		}
+		last := pos+int64(len(data)) == size
+		for len(data) > 0 {
+			n, partial := message(data)
+			if partial && n < maxRecord && !(finish && last) {
+				if last {
+					return
+				}
+				break // look at it again with what follows
+			}
+			inside := c.Inside(stream, journalLog)
+			priority, text := priorityOf(s.source, data[:n], inside)
+			if !j.send(text, priority, partial && !j.l.options.NoPartialMessage) {
+				return
+			}
+			pos += int64(n)
+			c.SetPos(stream, journalLog, pos, partial)
+			data = data[n:]
+		}
+	}
+}
+
+// message is how much of the data makes a message, and whether it is one without
+// the end of its line.
+func message(data []byte) (n int, partial bool) {
+	if len(data) > maxRecord {
+		data = data[:maxRecord]
+	}
+	if end := wholeLine(data); end > 0 {
+		return int(end), false
+	}
+	return len(data), true
+}
+
+// Priorities of syslog(3), as the journal is told them.
+const (
+	priorityError   = 3
+	priorityWarning = 4
+	priorityInfo    = 6
+)
+
+// priorityOf takes the priority from "<N>" at the beginning of a line, as
+// sd-daemon(3) has it, and else from the stream.
+func priorityOf(source Source, text []byte, insideLine bool) (priority byte, rest []byte) {
+	if !insideLine && len(text) >= 3 && text[0] == '<' && text[1] >= '0' && text[1] <= '7' && text[2] == '>' {
+		return text[1] - '0', text[3:]
+	}
+	if source == Stderr {
+		return priorityError, text
+	}
+	return priorityInfo, text
+}
+
+var (
+	priorityField = []byte("PRIORITY=0\nPRIORITY=1\nPRIORITY=2\nPRIORITY=3\nPRIORITY=4\nPRIORITY=5\nPRIORITY=6\nPRIORITY=7\n")
+	partialField  = []byte("CONTAINER_PARTIAL_MESSAGE=true\n")
+	messageField  = []byte("MESSAGE\n")
+	newline       = []byte("\n")
+)
+
+// send sends one message, and reports whether journald has it.
+func (j *journald) send(text []byte, priority byte, partial bool) bool {
+	binary.LittleEndian.PutUint64(j.size[:], uint64(len(text)))
+	const length = len("PRIORITY=0\n")
+	parts := j.message[:0]
+	parts = appendPart(parts, messageField)
+	parts = appendPart(parts, j.size[:])
+	parts = appendPart(parts, text)
+	parts = appendPart(parts, newline)
+	parts = appendPart(parts, priorityField[int(priority)*length:][:length])
+	parts = appendPart(parts, j.fields)
+	if partial {
+		parts = appendPart(parts, partialField)
+	}
+	j.header.Iov, j.header.Iovlen = &parts[0], uint64(len(parts))
+	err := j.sendmsg(&j.header)
+	if err == unix.EMSGSIZE || err == unix.ENOBUFS {
+		err = j.sendFile(parts)
+	}
+	switch err {
+	case nil:
+		j.blocked = 0
+		if j.trouble.end() {
+			j.l.options.Warn("The journal is written again")
+		}
+		return true
+	case unix.EAGAIN:
+		j.wait()
+	default:
+		j.close()
+		j.failed(err)
+	}
+	return false
+}
+
+func appendPart(parts []unix.Iovec, b []byte) []unix.Iovec {
+	if len(b) == 0 {
+		return parts
+	}
+	parts = append(parts, unix.Iovec{Base: &b[0], Len: uint64(len(b))})
+	return parts
+}
+
+func (j *journald) sendmsg(header *unix.Msghdr) error {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(j.fd), uintptr(unsafe.Pointer(header)), unix.MSG_NOSIGNAL)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+			continue
+		}
+		return errno
+	}
+}
+
+// sendFile sends a message that is too large for a datagram, as the protocol
+// says: in a sealed memory file. Only labels can make one so large.
+func (j *journald) sendFile(parts []unix.Iovec) error {
+	fd, err := unix.MemfdCreate("journal-message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, part := range parts {
+		for rest := unsafe.Slice(part.Base, part.Len); len(rest) > 0; {
+			n, err := unix.Write(fd, rest)
+			if err != nil && err != unix.EINTR {
+				return err
+			}
+			rest = rest[max(n, 0):]
+		}
+	}
+	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+		return err
+	}
+	return unix.Sendmsg(j.fd, nil, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
+}
+
+// wait waits for a journald that lives but does not take more at present.
+func (j *journald) wait() {
+	if j.blocked == 0 {
+		j.blocked = loop.Now()
+	}
+	if j.l.options.Loop != nil && j.l.options.Loop.Add(j.fd, loop.Writable, loop.HandlerFunc(j.writable)) == nil {
+		j.waiting = true
+		j.l.wake(j.blocked.After(patience)) // those who are held up are let go then
+		return
+	}
+	j.trouble.err, j.trouble.retry = unix.EAGAIN, loop.Now().After(lifecycle.Millisecond)
+	j.l.wake(j.trouble.retry)
+}
+
+func (j *journald) stopWaiting() {
+	if j.waiting {
+		j.waiting = false
+		j.l.options.Loop.Remove(j.fd)
+	}
+}
+
+func (j *journald) writable(uint32) {
+	j.stopWaiting()
+	j.l.catchUp()
+}
+
+func (j *journald) failed(err error) {
+	j.blocked = 0
+	if j.trouble.begin(err) {
+		j.l.options.Warn("Failed to write to the journal: " + explain(err) +
+			": output is kept, at most " + strconv.FormatInt(j.l.options.SpoolMax, 10) + " bytes a stream, and written when it can be")
+	}
+	j.l.wake(j.trouble.retry)
+}
+
+// tryAgain is called when it is time to.
+func (j *journald) tryAgain() {
+	j.trouble.err = nil
+	if j.fd < 0 {
+		if err := j.connect(); err != nil {
+			j.failed(err)
+		}
+	}
+}

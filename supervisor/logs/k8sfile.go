@@ -1,0 +1,274 @@
+package logs
+
+import (
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
+)
+
+// k8sFile is a log file in the format of the Container Runtime Interface.
+type k8sFile struct {
+	l    *Logs
+	path string
+
+	fd       int // -1: not open
+	dev, ino uint64
+	regular  bool
+
+	prefix  prefix
+	intent  spool.Intent
+	rotated bool // nothing was written since, so that a record of any size fits
+
+	trouble   trouble
+	unsettled bool              // a write was interrupted, and the file could not be looked at
+	oversize  lifecycle.Instant // until when the file grows beyond its limit, since it cannot be replaced
+	stat      unix.Stat_t
+}
+
+func newK8sFile(l *Logs, path string) *k8sFile { return &k8sFile{l: l, path: path, fd: -1} }
+
+// open opens the file to append to it, as conmon does.
+func (k *k8sFile) open() error {
+	if err := k.mayCreate(); err != nil {
+		return err
+	}
+	fd, err := openLog(k.path, 0)
+	if err != nil {
+		return err
+	}
+	return k.use(fd)
+}
+
+// openLog never waits for a reader, should the path be a FIFO.
+func openLog(path string, flags int) (int, error) {
+	const always = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK
+	for {
+		fd, err := unix.Open(path, always|flags, 0o640)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// use takes fd for the log from now on.
+func (k *k8sFile) use(fd int) error {
+	if err := unix.Fstat(fd, &k.stat); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	first := k.fd < 0 && k.ino == 0
+	k.close()
+	k.fd, k.dev, k.ino = fd, k.stat.Dev, k.stat.Ino
+	k.regular = k.stat.Mode&unix.S_IFMT == unix.S_IFREG
+	if first && k.l.cursor.Total() == 0 {
+		k.l.cursor.SetTotal(k.stat.Size)
+	}
+	return nil
+}
+
+func (k *k8sFile) close() {
+	if k.fd >= 0 {
+		unix.Close(k.fd)
+		k.fd = -1
+	}
+}
+
+func (k *k8sFile) sync() {
+	if k.fd >= 0 {
+		if err := unix.Fsync(k.fd); err != nil && err != unix.EINVAL {
+			k.l.options.Warn("Failed to sync log file before exit: " + explain(err))
+		}
+	}
+}
+
+// settle finds out what became of a write that a predecessor, or a disk, has
+// interrupted.
+func (k *k8sFile) settle() {
+	intent, set := k.l.cursor.Intent()
+	if !set {
+		k.unsettled = false
+		return
+	}
+	fd := k.fd
+	if fd >= 0 && (intent.Dev != k.dev || intent.Ino != k.ino) {
+		// Somebody has moved the file away since; it is the old one that counts.
+		if fd = openByInode(k.path, intent.Dev, intent.Ino); fd >= 0 {
+			defer unix.Close(fd)
+		} else {
+			k.l.cursor.Abort() // deleted: write it to the new one
+			k.unsettled = false
+			return
+		}
+	}
+	err := unix.Fstat(fd, &k.stat)
+	if err == nil {
+		switch intent.Resolve(k.stat.Size) {
+		case spool.Done:
+			k.l.cursor.Commit(k8sLog)
+		case spool.Torn:
+			if err = unix.Ftruncate(fd, intent.Before); err == nil {
+				k.l.cursor.Abort()
+			}
+		default:
+			k.l.cursor.Abort()
+		}
+	}
+	if k.unsettled = err != nil; k.unsettled {
+		k.failed(err)
+	}
+}
+
+// advance writes what the log has not had of the stream. flush says that no more
+// is there at present: a line without an end is written as it is.
+func (k *k8sFile) advance(s *Stream, flush bool) {
+	for k.trouble.err == nil {
+		pos, size := s.pos(k8sLog), s.spool.Size()
+		if k.l.cursor.Dropped(int(s.source), k8sLog) > 0 && !k.sayDropped(s, pos) {
+			return
+		}
+		if pos == size {
+			return
+		}
+		most := batch
+		if k.trouble.cautious {
+			most = maxRecord // a full disk may have room for a little
+		}
+		data := s.view(pos, most)
+		if len(data) == 0 || !k.write(s, pos, data, flush && pos+int64(len(data)) == size) {
+			return
+		}
+	}
+}
+
+// write writes records for some of the data, and reports whether that was a step
+// forward.
+func (k *k8sFile) write(s *Stream, pos int64, data []byte, flush bool) bool {
+	before, ok := k.size()
+	if !ok {
+		return false
+	}
+	r := room{noLimit, noLimit, k.rotated}
+	if most := k.l.options.SizeMax; most > 0 && k.regular && !k.isOversize() {
+		r.file = most - before
+	}
+	if most := k.l.options.GlobalSizeMax; most > 0 {
+		r.total = most - k.l.cursor.Total()
+	}
+	k.prefix.at(time.Now(), s.source)
+	out := k.l.buffers.out()
+	made, used, why := makeRecords(out, data, &k.prefix, flush, r)
+	if made > 0 {
+		to := pos + int64(used)
+		if !k.append(s, out[:made], before, pos, to, k.l.cursor.Dropped(int(s.source), k8sLog)) {
+			return false
+		}
+		k.rotated = false
+	}
+	switch why {
+	case fileFull:
+		k.replaceFull()
+		return true
+	case totalFull:
+		k.l.cursor.SetPos(int(s.source), k8sLog, s.spool.Size(), false)
+	}
+	return used > 0
+}
+
+// size is the size of the file, which is made again if somebody has deleted it.
+func (k *k8sFile) size() (int64, bool) {
+	err := unix.Fstat(k.fd, &k.stat)
+	if err == nil && k.stat.Nlink == 0 && k.regular {
+		err = k.open()
+	}
+	if err != nil {
+		k.failed(err)
+		return 0, false
+	}
+	return k.stat.Size, true
+}
+
+// append writes whole records to the end of the file, all or none of them.
+func (k *k8sFile) append(s *Stream, records []byte, before, from, to, dropped int64) bool {
+	k.intent = spool.Intent{
+		Stream: int(s.source), From: from, To: to,
+		Dev: k.dev, Ino: k.ino, Before: before, Bytes: int64(len(records)),
+		Total: k.l.cursor.Total() + int64(len(records)), Dropped: dropped,
+	}
+	k.l.cursor.Begin(&k.intent)
+	for rest := records; len(rest) > 0; {
+		n, err := unix.Write(k.fd, rest)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			k.failed(err)
+			if err := k.takeBack(before); err != nil {
+				k.unsettled = true // and the intent stays
+			} else {
+				k.l.cursor.Abort()
+			}
+			return false
+		}
+		rest = rest[n:]
+	}
+	k.l.cursor.Commit(k8sLog)
+	k.works()
+	return true
+}
+
+func (k *k8sFile) takeBack(size int64) error {
+	if !k.regular {
+		return nil
+	}
+	return unix.Ftruncate(k.fd, size)
+}
+
+// sayDropped writes into the log what is missing in it.
+func (k *k8sFile) sayDropped(s *Stream, pos int64) bool {
+	before, ok := k.size()
+	if !ok {
+		return false
+	}
+	dropped := k.l.cursor.Dropped(int(s.source), k8sLog)
+	k.prefix.at(time.Now(), s.source)
+	k.prefix.text[prefixLen-2] = 'F'
+	text := "[gracerun: " + strconv.FormatInt(dropped, 10) + " bytes of output are missing here: the log could not be written]\n"
+	out := k.l.buffers.out()
+	n := copy(out, k.prefix.text[:])
+	n += copy(out[n:], text)
+	return k.append(s, out[:n], before, pos, pos, 0)
+}
+
+// failed takes note that the log cannot be written, and when to try again.
+func (k *k8sFile) failed(err error) {
+	if k.trouble.begin(err) {
+		k.l.options.Warn("Failed to write log file " + k.path + ": " + explain(err) +
+			": output is kept, at most " + strconv.FormatInt(k.l.options.SpoolMax, 10) + " bytes a stream, and written when it can be")
+	}
+	k.l.wake(k.trouble.retry)
+}
+
+// works takes note that the log was written.
+func (k *k8sFile) works() {
+	if k.trouble.end() {
+		k.l.options.Warn("Log file " + k.path + " is written again")
+	}
+}
+
+// tryAgain is called when it is time to.
+func (k *k8sFile) tryAgain() {
+	k.trouble.err = nil
+	if k.fd < 0 {
+		if err := k.open(); err != nil {
+			k.failed(err)
+			return
+		}
+	}
+	if k.unsettled {
+		k.settle()
+	}
+}

@@ -1,0 +1,312 @@
+// Package logs takes what a container writes and puts it where its log drivers
+// say: a k8s-file, the journal of systemd, attached clients.
+//
+// A supervisor opens the logs of its container once, and gives each FIFO (or
+// pty) of the container to them:
+//
+//	l, err := logs.Open(logs.Options{Paths: paths, Dir: stateDir, Loop: loop, ...})
+//	out := l.Stream(logs.Stdout, fifo, false)
+//	out.Sink = attached.Send            // optional
+//	out.Watch(func() { ... })           // told when the container has closed it
+//	...
+//	out.Drain()                         // init has exited: take what is left
+//	l.Finish()                          // write lines without an end, release the spool
+//	l.Sync(); l.Close()
+//
+// After the death of a supervisor the next one does the same with the same
+// state directory: Open finds the spool and goes on at the exact byte (see
+// package spool for why that holds). It does not wait and does not block: a log
+// that cannot be written leaves the output in the spool, and a timer of the loop
+// tries again.
+//
+// # What is lost, and when
+//
+// While a log cannot be written (disk full, journald dead), up to SpoolMax bytes
+// of each stream are kept for it. What goes beyond that is dropped, the oldest
+// lines first, since the last words of a container tell more about its end. When
+// the log can be written again a line in it says how many bytes are missing. If
+// the tmpfs of the spool is full too, output is taken from the pipe without it,
+// and is lost to a log that cannot be written at that moment; the count of
+// dropped bytes has it. A journald that lives but is slow slows the container
+// down, as it does with conmon, until it has not moved for five seconds.
+//
+// Nothing here allocates while output flows. Buffers are mapped when there is
+// something to move and given back when the container has been quiet.
+//
+// Source of truth for formats and messages: containers/conmon,
+// src/ctr_logging.c, version 2.2.1.
+package logs
+
+import (
+	"errors"
+	"strconv"
+
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
+	"gracerun.io/supervisor/loop"
+)
+
+// Source is the stream of a container that output came from.
+type Source uint8
+
+// The streams. A container with a terminal has Stdout alone.
+const (
+	Stdout Source = iota
+	Stderr
+
+	sources = 2
+)
+
+func (s Source) String() string {
+	if s == Stderr {
+		return "stderr"
+	}
+	return "stdout"
+}
+
+// Result is what Readable has left behind.
+type Result uint8
+
+// The results of Readable.
+const (
+	// More: a batch was moved and there is more; call again, after others had
+	// their turn.
+	More Result = iota
+	// Again: everything was moved. Wait for the descriptor to become readable.
+	Again
+	// EOF: nobody has the other end open. Of a FIFO that is final as soon as the
+	// container was given its end; a terminal may be opened again.
+	EOF
+	// Held: the log is alive but slow and the spool is full. Stop polling the
+	// descriptor until Tick has been called; Watch does so by itself.
+	Held
+)
+
+// Options says where output goes. The zero value of a limit means no limit.
+type Options struct {
+	Paths         []string // each --log-path
+	SizeMax       int64    // --log-size-max, bytes; not positive: no limit
+	GlobalSizeMax int64    // --log-global-size-max, bytes; not positive: no limit
+	Rotate        bool     // --log-rotate: keep what was full instead of dropping it
+	MaxFiles      int      // --log-max-files
+	AllowDirs     []string // each --log-allowlist-dir
+
+	ID     string   // --cid
+	Name   string   // --name, "" for none
+	Tag    string   // --log-tag, "" for none
+	Labels []string // each --log-label
+
+	NoPartialMessage bool // --no-container-partial-message
+
+	// Dir is the state directory (a descriptor that stays open as long as the
+	// logs), for spool and cursor. -1: without them, so that a dead supervisor
+	// takes what it had read with it.
+	Dir int
+
+	// SpoolMax is how many bytes of each stream are kept for a log that cannot
+	// be written; 0 is DefaultSpoolMax.
+	SpoolMax int64
+
+	// Loop is for timers and for Watch. Without one the caller calls Tick.
+	Loop *loop.Loop
+
+	// JournalSocket is where journald listens; "" is JournalSocket.
+	JournalSocket string
+
+	// Warn is told what an operator should know, one line without its end, once
+	// for each time that something begins to fail.
+	Warn func(text string)
+}
+
+// DefaultSpoolMax is small enough that a full log disk under some hundred
+// containers does not fill /run, and large enough for a restart of journald.
+const DefaultSpoolMax = 8 << 20
+
+// The logs' places in the cursor.
+const (
+	k8sLog = iota
+	journalLog
+)
+
+// Logs are the logs of one container, and what is on its way to them.
+type Logs struct {
+	options     Options
+	passthrough bool
+	k8s         *k8sFile
+	journal     *journald
+
+	cursor  *spool.Cursor
+	streams [sources]*Stream
+	buffers buffers
+
+	due   lifecycle.Instant
+	timer loop.Timer
+	quiet lifecycle.Instant // when the buffers are to be given back; 0: they are small
+	moved bool              // since quiet was set
+}
+
+// Open reads the log options as conmon does and opens the logs. With the cursor
+// of a predecessor in the state directory it first settles the write that the
+// predecessor had begun; what is in its spool then is written at once.
+//
+// Errors have conmon's words, without its "[conmon:e]: ". A log that a
+// predecessor had open and that cannot be opened now is not an error: it is
+// tried again later.
+func Open(options Options) (*Logs, error) {
+	l := &Logs{options: options, due: lifecycle.Never}
+	l.timer.Fire = l.Tick
+	if l.options.SpoolMax <= 0 {
+		l.options.SpoolMax = DefaultSpoolMax
+	}
+	if l.options.Warn == nil {
+		l.options.Warn = func(string) {}
+	}
+	if err := l.chooseDrivers(); err != nil {
+		return nil, err
+	}
+	successor := l.openCursor()
+	if l.k8s != nil {
+		if err := l.k8s.open(); err != nil && !successor {
+			return nil, words("Failed to open log file", err)
+		} else if err != nil {
+			l.k8s.failed(err)
+			l.k8s.unsettled = true
+		}
+		if l.journal == nil && options.Tag != "" {
+			return nil, errors.New("k8s-file doesn't support --log-tag")
+		}
+		if l.journal == nil && len(options.Labels) > 0 {
+			return nil, errors.New("k8s-file doesn't support --log-label")
+		}
+	}
+	if l.journal != nil {
+		if err := l.journal.prepare(&options); err != nil {
+			return nil, err
+		}
+	}
+	if successor {
+		l.resume()
+	}
+	return l, nil
+}
+
+// chooseDrivers makes the drivers that are asked for. As with conmon the last
+// k8s-file wins, and "none" beside others changes nothing.
+func (l *Logs) chooseDrivers() error {
+	if len(l.options.Paths) == 0 {
+		return errors.New("Log driver not provided. Use --log-path") //lint:ignore ST1005 conmon's words
+	}
+	for _, path := range l.options.Paths {
+		driver, err := ParseDriver(path)
+		if err != nil {
+			return err
+		}
+		switch driver.Kind {
+		case K8sFile:
+			l.k8s = newK8sFile(l, driver.Path)
+		case Journald:
+			l.journal = newJournald(l)
+		case Passthrough:
+			l.passthrough = true
+		}
+	}
+	return nil
+}
+
+// Passthrough reports whether the container is to write to the caller's own
+// stdout and stderr. There are no streams to read then, whatever other drivers
+// were asked for, and no attach socket.
+func (l *Logs) Passthrough() bool { return l.passthrough }
+
+// openCursor opens the cursor of the state directory, and reports whether a
+// predecessor has left one there. Without one it goes on in memory.
+func (l *Logs) openCursor() (successor bool) {
+	if l.options.Dir >= 0 && !l.passthrough {
+		successor = spool.Exists(l.options.Dir, spool.CursorName)
+		cursor, err := spool.OpenCursor(l.options.Dir)
+		if err == nil {
+			l.cursor = cursor
+			return successor
+		}
+		l.options.Warn("No cursor for the log spool: " + explain(err) +
+			": what is on its way to the log dies with this process")
+		l.options.Dir = -1
+	}
+	l.cursor = spool.NewCursor()
+	return false
+}
+
+// resume goes on where a predecessor was killed.
+func (l *Logs) resume() {
+	for source := range Source(sources) {
+		if spool.Exists(l.options.Dir, spoolName(source)) {
+			s := l.stream(source)
+			l.cursor.Fit(int(source), s.spool.Size())
+		}
+	}
+	if l.k8s != nil {
+		l.k8s.settle()
+	} else {
+		l.cursor.Abort()
+	}
+	for _, s := range l.streams {
+		if s != nil {
+			s.seen = s.spool.Size() // whoever was attached is not any more
+			s.distribute(false, false)
+		}
+	}
+}
+
+// Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
+// log file gives way to a new one. One that somebody has moved away is left
+// where it is; else it is rotated (Rotate), or dropped.
+func (l *Logs) Reopen() {
+	if l.k8s != nil {
+		l.k8s.reopen()
+	}
+}
+
+// Finish writes what is there of lines that have no end yet, since none will
+// come, and says what could not be written. The container has ended; nothing may
+// be read from its streams afterwards.
+func (l *Logs) Finish() {
+	for _, s := range l.streams {
+		if s == nil {
+			continue
+		}
+		l.tryAgain(lifecycle.Never)
+		s.distribute(true, true)
+		if left := s.left(); left > 0 {
+			l.options.Warn(strconv.FormatInt(left, 10) + " bytes of " + s.source.String() +
+				" could not be written to a log before the container was done with")
+		}
+	}
+}
+
+// Sync has the log file written to its disk.
+func (l *Logs) Sync() {
+	if l.k8s != nil {
+		l.k8s.sync()
+	}
+}
+
+// Close gives descriptors and memory back. What Finish has not written stays in
+// the spool, for a successor.
+func (l *Logs) Close() {
+	if l.options.Loop != nil {
+		l.options.Loop.Arm(&l.timer, lifecycle.Never)
+	}
+	if l.k8s != nil {
+		l.k8s.close()
+	}
+	if l.journal != nil {
+		l.journal.close()
+	}
+	for _, s := range l.streams {
+		if s != nil {
+			s.close()
+		}
+	}
+	l.cursor.Close()
+	l.buffers.free()
+}

@@ -1,0 +1,256 @@
+package spool
+
+import (
+	"errors"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Streams and Logs are how many of each a cursor has room for.
+const (
+	Streams = 2
+	Logs    = 2
+)
+
+// CursorName is the cursor's file in the state directory.
+const CursorName = "cursor"
+
+// ErrCursor: the cursor file does not hold what a supervisor writes.
+var ErrCursor = errors.New("cursor file is damaged")
+
+// magic names the layout below. Another layout needs another magic, since a
+// container may outlive the supervisor that wrote it.
+const magic = 0x315352434c524721 // "!GRLCRS1"
+
+// words is the content of the file, in the byte order of the machine: it never
+// leaves it. Every word is written whole, so that none is ever torn.
+type words struct {
+	magic uint64
+	total uint64 // bytes written to the log file in all, as --log-global-size-max counts
+	pos   [Streams][Logs]struct {
+		at      uint64 // offset in the spool up to which the log has everything; top bit: Inside
+		dropped uint64 // bytes that the log will never have, not said in it yet
+	}
+	consumed [Streams]uint64 // only of a terminal: bytes of the spool that are output
+	intent   struct {
+		set, stream, from, to, dev, ino, before, bytes, total, dropped uint64
+	}
+}
+
+const (
+	cursorSize = 4096
+	inside     = 1 << 63
+	maxOffset  = 1<<62 - 1
+)
+
+// Cursor holds how far each log has come in each spool. It is a page of the
+// file in the state directory, mapped: to store a word takes no system call,
+// and the page outlives the process.
+type Cursor struct {
+	w   *words
+	mem []byte // nil: a cursor in plain memory
+}
+
+// Intent is what one write to a log file is going to do. While it is set the
+// write may have happened wholly, partly, or not at all; Resolve tells which.
+type Intent struct {
+	Stream   int
+	From, To int64  // of the spool: what is written
+	Dev, Ino uint64 // the log file
+	Before   int64  // its size before the write
+	Bytes    int64  // how many are appended
+	Total    int64  // Total afterwards
+	Dropped  int64  // Dropped of the stream afterwards
+}
+
+// Outcome is what became of an interrupted write.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Redo   Outcome = iota // nothing is in the file, write it again
+	Torn                  // a part is in the file: cut it to Before and write it again
+	Done                  // all of it is in the file
+	Beyond                // the file is shorter than before: somebody else has cut it
+)
+
+// Resolve compares the intent with the size that the log file has now.
+func (i Intent) Resolve(size int64) Outcome {
+	switch {
+	case size < i.Before:
+		return Beyond
+	case size == i.Before:
+		return Redo
+	case size < i.Before+i.Bytes:
+		return Torn
+	}
+	return Done
+}
+
+// NewCursor makes a cursor in memory, for output that nobody is to go on with.
+func NewCursor() *Cursor { return &Cursor{w: &words{magic: magic}} }
+
+// OpenCursor opens the cursor of a state directory, or makes it. The error is
+// ErrCursor if there is one that makes no sense, or a unix.Errno.
+func OpenCursor(dir int) (*Cursor, error) {
+	fd, err := open(dir, CursorName, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Size != cursorSize {
+		// Made just now, or by a supervisor that died before it used it. Written,
+		// not extended: on a full tmpfs this is an error, where a store to the
+		// mapping would be a SIGBUS.
+		if _, err := unix.Pwrite(fd, make([]byte, cursorSize), 0); err != nil {
+			return nil, err
+		}
+	}
+	mem, err := unix.Mmap(fd, 0, cursorSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cursor{(*words)(unsafe.Pointer(&mem[0])), mem}
+	if c.w.magic == 0 {
+		atomic.StoreUint64(&c.w.magic, magic)
+	}
+	if !c.w.valid() {
+		unix.Munmap(mem)
+		return nil, ErrCursor
+	}
+	return c, nil
+}
+
+// Reset forgets everything: the spools are taken from their beginning.
+func (c *Cursor) Reset() { *c.w = words{magic: magic} }
+
+// valid reports whether a supervisor can have written this.
+func (w *words) valid() bool {
+	sum := w.total
+	for s := range w.pos {
+		for l := range w.pos[s] {
+			if w.pos[s][l].at&^uint64(inside) > maxOffset || w.pos[s][l].dropped > maxOffset {
+				return false
+			}
+		}
+		sum |= w.consumed[s]
+	}
+	i := &w.intent
+	if sum > maxOffset || w.magic != magic {
+		return false
+	}
+	if i.set == 0 {
+		return true
+	}
+	return i.set == 1 && i.stream < Streams && i.from <= i.to && i.to <= maxOffset &&
+		i.before <= maxOffset && i.bytes <= maxOffset && i.total <= maxOffset && i.dropped <= maxOffset
+}
+
+// Close gives the mapping back. The file stays.
+func (c *Cursor) Close() {
+	if c.mem != nil {
+		unix.Munmap(c.mem)
+		c.mem = nil
+	}
+	c.w = nil
+}
+
+// Pos is how far the log has come in the spool of the stream.
+func (c *Cursor) Pos(stream, log int) int64 {
+	return int64(atomic.LoadUint64(&c.w.pos[stream][log].at) &^ inside)
+}
+
+// Inside reports whether the last piece that the log took ended inside a line.
+func (c *Cursor) Inside(stream, log int) bool {
+	return atomic.LoadUint64(&c.w.pos[stream][log].at)&inside != 0
+}
+
+// SetPos moves a log on, in one store.
+func (c *Cursor) SetPos(stream, log int, to int64, insideLine bool) {
+	at := uint64(to)
+	if insideLine {
+		at |= inside
+	}
+	atomic.StoreUint64(&c.w.pos[stream][log].at, at)
+}
+
+// Dropped is how many bytes of the stream the log has lost, and not said yet.
+func (c *Cursor) Dropped(stream, log int) int64 {
+	return int64(atomic.LoadUint64(&c.w.pos[stream][log].dropped))
+}
+
+// SetDropped changes it.
+func (c *Cursor) SetDropped(stream, log int, bytes int64) {
+	atomic.StoreUint64(&c.w.pos[stream][log].dropped, uint64(bytes))
+}
+
+// Total is how many bytes were written to the log file, and to those before it.
+func (c *Cursor) Total() int64 { return int64(atomic.LoadUint64(&c.w.total)) }
+
+// SetTotal changes it.
+func (c *Cursor) SetTotal(bytes int64) { atomic.StoreUint64(&c.w.total, uint64(bytes)) }
+
+// Begin sets the intent, its mark last.
+func (c *Cursor) Begin(i *Intent) {
+	w := &c.w.intent
+	atomic.StoreUint64(&w.stream, uint64(i.Stream))
+	atomic.StoreUint64(&w.from, uint64(i.From))
+	atomic.StoreUint64(&w.to, uint64(i.To))
+	atomic.StoreUint64(&w.dev, i.Dev)
+	atomic.StoreUint64(&w.ino, i.Ino)
+	atomic.StoreUint64(&w.before, uint64(i.Before))
+	atomic.StoreUint64(&w.bytes, uint64(i.Bytes))
+	atomic.StoreUint64(&w.total, uint64(i.Total))
+	atomic.StoreUint64(&w.dropped, uint64(i.Dropped))
+	atomic.StoreUint64(&w.set, 1)
+}
+
+// Intent gives the intent that is set, if one is.
+func (c *Cursor) Intent() (Intent, bool) {
+	w := &c.w.intent
+	return Intent{
+		Stream: int(w.stream), From: int64(w.from), To: int64(w.to),
+		Dev: w.dev, Ino: w.ino, Before: int64(w.before), Bytes: int64(w.bytes),
+		Total: int64(w.total), Dropped: int64(w.dropped),
+	}, atomic.LoadUint64(&w.set) != 0
+}
+
+// Commit says that the intended write has happened: it moves the log on and
+// clears the intent, the mark last. Done again by a successor it does the same.
+func (c *Cursor) Commit(log int) {
+	i, _ := c.Intent()
+	c.SetPos(i.Stream, log, i.To, false)
+	c.SetDropped(i.Stream, log, i.Dropped)
+	c.SetTotal(i.Total)
+	atomic.StoreUint64(&c.w.intent.set, 0)
+}
+
+// Abort says that nothing of the intended write is in the log.
+func (c *Cursor) Abort() { atomic.StoreUint64(&c.w.intent.set, 0) }
+
+// Truncated puts the logs of a stream back to the beginning after its spool was
+// cut to nothing.
+func (c *Cursor) Truncated(stream int) {
+	for log := range Logs {
+		c.SetPos(stream, log, 0, c.Inside(stream, log))
+	}
+	atomic.StoreUint64(&c.w.consumed[stream], 0)
+}
+
+// Fit puts right what a supervisor could not do any more: logs that are beyond
+// the end of the spool had everything, and the spool was cut.
+func (c *Cursor) Fit(stream int, size int64) {
+	for log := range Logs {
+		if c.Pos(stream, log) > size {
+			c.SetPos(stream, log, 0, c.Inside(stream, log))
+		}
+	}
+}
+
+func (c *Cursor) consumed(stream int) *uint64 { return &c.w.consumed[stream] }

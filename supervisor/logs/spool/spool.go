@@ -1,0 +1,172 @@
+// Package spool keeps the output of a container between its FIFO and its logs,
+// so that a supervisor that is killed at any instant loses no byte and doubles
+// none.
+//
+// The output is moved with splice(2) from the FIFO to a file on the tmpfs of the
+// state directory, the spool. The lines of a log are made from the spool. A
+// cursor, one mapped page, says how far each log has come.
+//
+// Why that is exact. Only one process at a time works on a spool. SIGKILL ends
+// it between two system calls or at the end of one: a splice from a pipe to a
+// file takes out of the pipe what it has put in the file, within the kernel and
+// whatever signal is pending, and the file's size says how much that was. A
+// store to the mapped page is in the page cache at once; its order with the
+// system calls around it is that of the program. So, in the order in which
+// things are done:
+//
+//  1. splice: a byte is in the pipe or in the spool, never in both or neither.
+//  2. The intent is stored: which bytes of the spool go to which file, the size
+//     that the file has, the size it will have. Its mark is stored last.
+//     Killed before: nothing has happened.
+//  3. write: the file has the old size (redo), the new one (done), or one
+//     between (cut to the old one, redo). Nobody else appends to the file.
+//  4. The log's position is stored, the mark is cleared last. Killed between
+//     them: the file's size says "done" again, and the same stores are repeated.
+//  5. When all logs have everything the spool is cut to nothing, and then the
+//     positions are set to 0. Killed between: a position beyond the end of the
+//     spool means 0, since in that order nothing new can have come.
+//
+// Output taken back from a log file is written again with a new time stamp.
+//
+// A terminal cannot be spliced. It is read straight into mapped pages of the
+// spool that hold zeros, and the count is stored afterwards; what was read and
+// not counted is what is not zero beyond the count. NUL bytes at the very end of
+// such a read could be lost, and mean nothing to a terminal.
+//
+// All this is about the death of a process. When the machine dies, the container
+// does too.
+package spool
+
+import "golang.org/x/sys/unix"
+
+// Spool is the file between a stream and its logs.
+type Spool struct {
+	fd      int
+	size    int64
+	punched int64 // up to here the pages were given back
+}
+
+// Open opens or makes the spool name in a state directory.
+func Open(dir int, name string) (*Spool, error) {
+	fd, err := open(dir, name, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return &Spool{fd: fd, size: st.Size}, nil
+}
+
+// New makes a spool that dies with the process: it has no name, and a tmpfs that
+// is full does not concern it.
+func New() (*Spool, error) {
+	fd, err := unix.MemfdCreate("gracerun-spool", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return &Spool{fd: fd}, nil
+}
+
+// Exists reports whether a state directory has the spool name.
+func Exists(dir int, name string) bool {
+	return unix.Faccessat(dir, name, unix.F_OK, 0) == nil
+}
+
+// Close closes the file, and leaves it.
+func (s *Spool) Close() { unix.Close(s.fd) }
+
+// Size is how many bytes were put in since the spool was empty.
+func (s *Spool) Size() int64 { return s.size }
+
+// Fill moves up to max bytes from a pipe to the end of the spool. It does not
+// wait: the error is unix.EAGAIN if the pipe is empty, and n is 0 without an
+// error when nobody has its other end open. unix.EINVAL: this is no pipe.
+func (s *Spool) Fill(pipe int, max int) (n int, err error) {
+	for {
+		at := s.size
+		moved, err := unix.Splice(pipe, nil, s.fd, &at, max, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		if err == unix.EINTR {
+			continue
+		}
+		if moved <= 0 {
+			return 0, err
+		}
+		s.size += moved
+		return int(moved), nil
+	}
+}
+
+// Put writes to the end of the spool. It is for what cannot be spliced.
+func (s *Spool) Put(b []byte) error {
+	for len(b) > 0 {
+		n, err := unix.Pwrite(s.fd, b, s.size)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		s.size += int64(n)
+		b = b[n:]
+	}
+	return nil
+}
+
+// Read reads from the spool at the offset, as much as fits in b and is there.
+func (s *Spool) Read(b []byte, at int64) ([]byte, error) {
+	if left := s.size - at; int64(len(b)) > left {
+		b = b[:left]
+	}
+	for got := 0; got < len(b); {
+		n, err := unix.Pread(s.fd, b[got:], at+int64(got))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return nil, unix.EIO // somebody has cut our file
+		}
+		got += n
+	}
+	return b, nil
+}
+
+// Empty cuts the spool to nothing. Every log must have everything.
+func (s *Spool) Empty() error {
+	if err := unix.Ftruncate(s.fd, 0); err != nil {
+		return err
+	}
+	s.size, s.punched = 0, 0
+	return nil
+}
+
+// punchStep is how much must be done with before its pages are given back.
+const punchStep = 1 << 20
+
+// Forget gives the pages before the offset back: every log has them. Offsets
+// stay as they are.
+func (s *Spool) Forget(before int64) {
+	before &^= 4095
+	if before-s.punched < punchStep {
+		return
+	}
+	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	if unix.Fallocate(s.fd, mode, s.punched, before-s.punched) == nil {
+		s.punched = before
+	}
+}
+
+// open opens a file of the state directory, never one that a link leads to.
+func open(dir int, name string, flags int) (int, error) {
+	for {
+		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}

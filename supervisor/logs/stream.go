@@ -1,0 +1,342 @@
+package logs
+
+import (
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
+	"gracerun.io/supervisor/loop"
+)
+
+const (
+	// batch is how much is moved before others have their turn: as much as stays
+	// in a core's cache from the pipe to the log. Larger ones are slower.
+	batch = 256 << 10
+
+	// smallPipe is what the kernel makes, bigPipe what Readable makes of a pipe
+	// that was found full.
+	smallPipe = 64 << 10
+	bigPipe   = 1 << 20
+
+	// emptyFrom is how large the spool grows before it is cut: a system call for
+	// each line would cost more than the memory.
+	emptyFrom = 16 << 10
+
+	// reopenTerminal is how often a terminal that nobody has open is looked at
+	// again; conmon's figure.
+	reopenTerminal = 100 * lifecycle.Millisecond
+)
+
+func spoolName(s Source) string { return "spool." + s.String() }
+
+// Stream is one stream of the container.
+type Stream struct {
+	// Sink is given what the container writes, once, in order, in pieces of up to
+	// 256 KiB that are valid until it returns. It may be set and unset at any
+	// time.
+	Sink func(data []byte)
+
+	l         *Logs
+	source    Source
+	fd        int
+	terminal  bool
+	unspliced bool // what fd is cannot be spliced
+	grown     bool // the pipe
+
+	spool    *spool.Spool
+	volatile bool  // the spool is in memory: the state directory has no room
+	seen     int64 // what Sink was given, as an offset in the spool
+
+	ended   func()
+	watched bool
+	held    bool
+	timer   loop.Timer
+}
+
+// Stream gives the stream that reads from fd, which is non-blocking and stays
+// the caller's: the reading end of a FIFO, or the master of a terminal.
+func (l *Logs) Stream(source Source, fd int, terminal bool) *Stream {
+	s := l.stream(source)
+	s.fd, s.terminal = fd, terminal
+	return s
+}
+
+// stream opens the spool of a stream, if that was not done before.
+func (l *Logs) stream(source Source) *Stream {
+	if s := l.streams[source]; s != nil {
+		return s
+	}
+	s := &Stream{l: l, source: source, fd: -1}
+	if l.options.Dir >= 0 {
+		var err error
+		if s.spool, err = spool.Open(l.options.Dir, spoolName(source)); err != nil {
+			l.options.Warn("No spool for " + source.String() + ": " + explain(err) +
+				": what is on its way to the log dies with this process")
+		}
+	}
+	if s.spool == nil {
+		s.useMemory()
+	}
+	l.streams[source] = s
+	return s
+}
+
+// Readable moves what the container has written, at most 256 KiB, to the logs
+// and to Sink. It is for when the descriptor is readable, and does not wait.
+func (s *Stream) Readable() Result {
+	if s.mustWait() {
+		return Held
+	}
+	if s.l.k8s == nil && s.l.journal == nil && s.Sink == nil && !s.terminal && s.spool.Size() == 0 {
+		return s.discard()
+	}
+	n, result := s.take()
+	if n > 0 || result != Again {
+		s.distribute(result != More, false)
+		s.l.touched(n)
+	}
+	return result
+}
+
+// Drain moves everything that is there to be moved, and reports whether that
+// was all for good: nobody has the other end open.
+func (s *Stream) Drain() (ended bool) {
+	for {
+		switch s.Readable() {
+		case EOF:
+			return true
+		case Again, Held:
+			return false
+		}
+	}
+}
+
+// take moves a batch into the spool.
+func (s *Stream) take() (n int, result Result) {
+	n, err := s.fill()
+	switch {
+	case err == unix.EAGAIN:
+		return 0, Again
+	case err == unix.EIO && s.terminal:
+		return 0, EOF
+	case err != nil:
+		return s.throwAway(err)
+	case n == 0:
+		return 0, EOF
+	case n < batch:
+		// The pipe was empty. What came since makes the descriptor readable again.
+		s.grow(n)
+		return n, Again
+	}
+	s.grow(n)
+	return n, More
+}
+
+// fill fills the spool of the state directory, or one in memory if that has no
+// room and no room can be made.
+func (s *Stream) fill() (int, error) {
+	n, err := s.fillOnce()
+	if (err == unix.ENOSPC || err == unix.EDQUOT) && !s.volatile {
+		if s.distribute(false, false); s.left() > 0 {
+			s.dropOldest(s.left() / 2)
+		}
+		s.spool.Forget(s.spool.Size() - s.left())
+		if n, err = s.fillOnce(); (err == unix.ENOSPC || err == unix.EDQUOT) && s.left() == 0 {
+			s.l.options.Warn("No room in the state directory: what is on its way to the log dies with this process, until there is room again")
+			s.useMemory()
+			n, err = s.fillOnce()
+		}
+	}
+	return n, err
+}
+
+func (s *Stream) fillOnce() (int, error) {
+	if !s.terminal && !s.unspliced {
+		n, err := s.spool.Fill(s.fd, batch)
+		if err != unix.EINVAL {
+			return n, err
+		}
+		s.unspliced = true
+	}
+	in := s.l.buffers.in()
+	n, err := s.read(in)
+	if err != nil || n == 0 {
+		return 0, err
+	}
+	return n, s.spool.Put(in[:n])
+}
+
+// read reads as much as there is and fits: a terminal gives 4 KiB at a time.
+func (s *Stream) read(b []byte) (got int, err error) {
+	for got < len(b) {
+		n, err := unix.Read(s.fd, b[got:])
+		switch {
+		case err == unix.EINTR:
+			continue
+		case got > 0 && (err != nil || n == 0):
+			return got, nil
+		case err != nil || n == 0:
+			return 0, err
+		}
+		got += n
+	}
+	return got, nil
+}
+
+// throwAway reads and forgets, for when there is no memory for a spool: the
+// container goes on.
+func (s *Stream) throwAway(reason error) (int, Result) {
+	n, err := s.read(s.l.buffers.in())
+	if err == unix.EAGAIN {
+		return 0, Again
+	}
+	if err != nil || n == 0 {
+		return 0, EOF
+	}
+	s.l.options.Warn(strconv.Itoa(n) + " bytes of " + s.source.String() + " are lost: no memory for the log spool: " + explain(reason))
+	return 0, More
+}
+
+// discard empties the pipe for nobody.
+func (s *Stream) discard() Result {
+	switch n, err := s.read(s.l.buffers.in()); {
+	case err == unix.EAGAIN:
+		return Again
+	case err != nil || n == 0:
+		return EOF
+	case n < batch:
+		return Again
+	}
+	return More
+}
+
+// grow makes the pipe of a container larger that fills it faster than it is
+// emptied. It is not done at once for all: the kernel would keep the memory for
+// containers that say a line a day.
+func (s *Stream) grow(n int) {
+	if n >= smallPipe && !s.grown && !s.terminal {
+		s.grown = true
+		unix.FcntlInt(uintptr(s.fd), unix.F_SETPIPE_SZ, bigPipe)
+	}
+}
+
+// distribute gives logs and Sink what they have not had yet. flush says that no
+// more is there at present, finish that none will ever come.
+func (s *Stream) distribute(flush, finish bool) {
+	l := s.l
+	if l.k8s != nil {
+		l.k8s.advance(s, flush)
+	}
+	if l.journal != nil {
+		l.journal.advance(s, finish)
+	}
+	if size := s.spool.Size(); s.Sink != nil {
+		for s.seen < size {
+			data := s.view(s.seen, batch)
+			if len(data) == 0 {
+				break
+			}
+			s.seen += int64(len(data))
+			s.Sink(data)
+		}
+	} else {
+		s.seen = size
+	}
+	s.bound()
+	s.trim()
+}
+
+// view gives the bytes of the spool at the offset, at most max. They are valid
+// until the next call.
+func (s *Stream) view(at int64, max int) []byte {
+	return s.l.buffers.read(s, at, max)
+}
+
+// behind is how far the slowest log is behind the end of the spool.
+func (s *Stream) left() int64 {
+	size := s.spool.Size()
+	least := size
+	if s.l.k8s != nil {
+		least = min(least, s.pos(k8sLog))
+	}
+	if s.l.journal != nil {
+		least = min(least, s.pos(journalLog))
+	}
+	return size - least
+}
+
+func (s *Stream) pos(log int) int64 { return s.l.cursor.Pos(int(s.source), log) }
+
+// bound drops what is more than is to be kept for a log that cannot be written.
+func (s *Stream) bound() {
+	if most := s.l.options.SpoolMax; s.left() > most {
+		s.dropOldest(most - most/4)
+	}
+}
+
+// dropOldest leaves the newest bytes to the logs that have not had more.
+func (s *Stream) dropOldest(keep int64) {
+	if s.l.k8s != nil {
+		s.dropFor(k8sLog, keep)
+	}
+	if s.l.journal != nil {
+		s.dropFor(journalLog, keep)
+	}
+}
+
+func (s *Stream) dropFor(log int, keep int64) {
+	from, to := s.pos(log), s.spool.Size()-keep
+	if to <= from {
+		return
+	}
+	to += wholeLine(s.view(to, maxRecord))
+	c := s.l.cursor
+	c.SetDropped(int(s.source), log, c.Dropped(int(s.source), log)+to-from)
+	c.SetPos(int(s.source), log, to, false)
+}
+
+// trim gives the memory of the spool back.
+func (s *Stream) trim() {
+	size, left := s.spool.Size(), s.left()
+	s.l.buffers.forget()
+	if left > 0 {
+		s.spool.Forget(size - left)
+		return
+	}
+	if size >= emptyFrom {
+		s.empty()
+	}
+}
+
+// empty cuts the spool to nothing; every log has everything.
+func (s *Stream) empty() {
+	if s.spool.Size() > 0 && s.spool.Empty() == nil {
+		s.l.cursor.Truncated(int(s.source))
+		s.seen = 0
+	}
+}
+
+// useMemory changes an empty spool for one that dies with the process.
+func (s *Stream) useMemory() {
+	memory, err := spool.New()
+	if err != nil {
+		s.l.options.Warn("No memory for the log spool: " + explain(err))
+		return
+	}
+	if s.spool != nil {
+		s.empty()
+		s.spool.Close()
+	}
+	s.spool, s.volatile = memory, true
+	s.l.cursor.Truncated(int(s.source))
+}
+
+// close leaves the spool to a successor.
+func (s *Stream) close() {
+	s.unwatch()
+	if s.spool != nil {
+		s.spool.Close()
+	}
+}

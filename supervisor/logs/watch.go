@@ -1,0 +1,178 @@
+package logs
+
+import (
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+const (
+	// patience is how long a journald that does not move may hold the container
+	// up before output is dropped instead.
+	patience = 5 * lifecycle.Second
+
+	// quietFor is how long nothing must have moved before buffers are given back.
+	quietFor = lifecycle.Second
+)
+
+// Due is when Tick wants to be called; lifecycle.Never if it does not. It is for
+// those who have given no Loop.
+func (l *Logs) Due() lifecycle.Instant { return l.due }
+
+// wake has Tick called at the instant, if not sooner.
+func (l *Logs) wake(at lifecycle.Instant) {
+	if at < l.due {
+		l.due = at
+		if l.options.Loop != nil {
+			l.options.Loop.Arm(&l.timer, at)
+		}
+	}
+}
+
+// Tick does what is due: tries again what did not work, and gives memory back.
+// The Loop calls it; it does no harm at any time.
+func (l *Logs) Tick() {
+	now := loop.Now()
+	l.due = lifecycle.Never
+	l.tryAgain(now)
+	if l.quiet != 0 && now >= l.quiet {
+		if l.moved {
+			l.moved, l.quiet = false, now.After(quietFor)
+		} else {
+			l.rest()
+		}
+	}
+	if l.quiet != 0 {
+		l.wake(l.quiet)
+	}
+}
+
+// tryAgain tries logs that were in trouble, and writes what they have not had.
+func (l *Logs) tryAgain(now lifecycle.Instant) {
+	tried := false
+	if l.k8s != nil && l.k8s.trouble.err != nil {
+		if now >= l.k8s.trouble.retry {
+			l.k8s.tryAgain()
+			tried = true
+		} else {
+			l.wake(l.k8s.trouble.retry)
+		}
+	}
+	if l.journal != nil && l.journal.trouble.err != nil {
+		if now >= l.journal.trouble.retry {
+			l.journal.tryAgain()
+			tried = true
+		} else {
+			l.wake(l.journal.trouble.retry)
+		}
+	}
+	if tried {
+		l.catchUp()
+	}
+}
+
+// catchUp gives logs what they have not had, and looks at held streams again.
+func (l *Logs) catchUp() {
+	for _, s := range l.streams {
+		if s != nil {
+			s.distribute(true, false)
+		}
+	}
+	for _, s := range l.streams {
+		if s != nil && s.held && !s.mustWait() {
+			s.held = false
+			s.poll()
+		}
+	}
+}
+
+// touched takes note that n bytes were moved: buffers are in use, and are to be
+// given back some time.
+func (l *Logs) touched(n int) {
+	l.moved = true
+	if l.quiet == 0 && n >= idleSize {
+		l.quiet = loop.Now().After(quietFor)
+		l.moved = false
+		l.wake(l.quiet)
+	}
+}
+
+// rest gives back what a quiet container does not need.
+func (l *Logs) rest() {
+	l.quiet = 0
+	l.buffers.shrink()
+	for _, s := range l.streams {
+		if s != nil && s.left() == 0 {
+			s.empty()
+		}
+	}
+}
+
+// mustWait reports whether the stream's journald is alive but slow, and no room
+// is left to put output that it has not taken.
+func (s *Stream) mustWait() bool {
+	j := s.l.journal
+	return j != nil && j.blocked != 0 && s.spool.Size()-s.pos(journalLog) >= s.l.options.SpoolMax-batch &&
+		loop.Now() < j.blocked.After(patience)
+}
+
+// Watch has the Loop call Readable, and ended each time that nobody has the
+// other end open any more. For a FIFO that is once: it is not watched any longer
+// then. A terminal may be opened again, and is looked at every 100 ms.
+func (s *Stream) Watch(ended func()) error {
+	s.ended = ended
+	s.timer.Fire = s.poll
+	if s.left() > 0 {
+		s.distribute(true, false) // what a predecessor has left, should nothing more come
+	}
+	return s.watch()
+}
+
+// Unwatch ends Watch.
+func (s *Stream) Unwatch() {
+	s.unwatch()
+	if s.l.options.Loop != nil {
+		s.l.options.Loop.Arm(&s.timer, lifecycle.Never)
+	}
+	s.ended = nil
+}
+
+func (s *Stream) watch() error {
+	err := s.l.options.Loop.Add(s.fd, loop.Readable, loop.HandlerFunc(s.ready))
+	s.watched = err == nil
+	return err
+}
+
+func (s *Stream) unwatch() {
+	if s.watched {
+		s.l.options.Loop.Remove(s.fd)
+		s.watched = false
+	}
+}
+
+// poll watches again what was not watched for a while.
+func (s *Stream) poll() {
+	if s.ended != nil && !s.watched {
+		if err := s.watch(); err != nil {
+			s.l.options.Warn("Failed to watch " + s.source.String() + " of the container: " + err.Error())
+		}
+	}
+}
+
+func (s *Stream) ready(uint32) {
+	switch s.Readable() {
+	case Held:
+		s.held = true
+		s.unwatch()
+	case EOF:
+		s.unwatch()
+		ended := s.ended
+		if s.terminal {
+			s.l.options.Loop.Arm(&s.timer, loop.Now().After(reopenTerminal))
+		} else {
+			s.ended = nil
+		}
+		if ended != nil {
+			ended()
+		}
+	}
+}
