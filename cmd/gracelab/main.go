@@ -20,6 +20,7 @@ func main() {
 		Version: version.Version,
 		Commands: []*cli.Command{
 			checkCommand(),
+			demoCommand(),
 			exploreCommand(),
 			planCommand(),
 			reproduceCommand(),

@@ -43,12 +43,14 @@ type Facts struct {
 	TimedOut   bool          // CRI-O wrote so
 	GivenUp    time.Duration // when CRI-O took the stop for done; 0: not yet
 	Said       []string      // lines that the workload could write to its output
+	Unsaid     []string      // lines that it could not write: nobody reads its output
 	Logged     []string      // lines in the log when the exit file was there
 	LogWhole   []string      // lines in the log at the end
 	Left       []int         // processes in the cgroup once the exit was recorded
 	Frozen     bool
 	OOMFile    bool
 	Ledger     Ledger
+	Warned     bool   // gracelab check has told of the race beforehand
 	Stranger   string // what became of the process that got init's number
 
 	Timeline *timeline.Timeline
@@ -112,7 +114,7 @@ func (p *play) gather(recording *recorder.Recorder) error {
 	}
 	f.readRecord()
 	f.LogWhole = readLog(c.Log)
-	f.Said = readLines(filepath.Join(c.Data, "said"))
+	f.Said, f.Unsaid = readLines(filepath.Join(c.Data, "said")), readLines(filepath.Join(c.Data, "unsaid"))
 	f.Left, f.Frozen = c.Leftovers(), c.Frozen()
 	f.readLedger()
 	f.TimedOut, f.GivenUp = p.crio.SaidTimedOut(), p.crio.SawEnd()

@@ -27,6 +27,7 @@ var harms = map[string]func(*Facts) string{
 	"status-lost":           statusLost,
 	"status-wrong":          statusWrong,
 	"log-cut":               logCut,
+	"output-refused":        outputRefused,
 	"said-timed-out":        saidTimedOut,
 	"needless-kill":         needlessKill,
 	"left-over":             leftOver,
@@ -154,6 +155,13 @@ func logCut(f *Facts) string {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d lines of its output are not in the log", missing, len(f.Said))
+}
+
+func outputRefused(f *Facts) string {
+	if len(f.Unsaid) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d lines of its output were refused: nobody reads them", len(f.Unsaid))
 }
 
 func saidTimedOut(f *Facts) string {

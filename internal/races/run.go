@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"gracerun.io/check"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/recorder"
 	"gracerun.io/signals"
@@ -90,6 +91,8 @@ func init() { // not a literal: the steps are read by what reads it
 		"await-record":  (*play).awaitRecord,
 		"wait":          (*play).pause,
 		"stop":          (*play).stop,
+		"begin":         (*play).begin,
+		"check":         (*play).check,
 		"call":          (*play).call,
 		"signal":        (*play).signal,
 		"interrupt":     (*play).interrupt,
@@ -208,7 +211,28 @@ func (p *play) call(s Step) error {
 	defer cancel()
 	call.Stdout, call.Err = p.c.Call(ctx, who, args...)
 	call.Done = testbed.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.facts.Calls = append(p.facts.Calls, call)
+	return nil
+}
+
+// begin makes a call that goes on while the scene does.
+func (p *play) begin(s Step) error {
+	p.wait.Go(func() { _ = p.call(s) })
+	return nil
+}
+
+// check asks what gracelab check says of the container.
+func (p *play) check(Step) error {
+	for _, c := range check.Node(p.ctx).Containers {
+		for _, finding := range c.Found {
+			if c.ID == p.c.ID && finding.Race == p.Race {
+				p.facts.Warned = true
+				p.c.Note(timeline.Caller, timeline.Note, "gracelab check: %s: %s", finding.Race, finding.Text)
+			}
+		}
+	}
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Scenario struct {
 	Ours  struct {
 		Policy string `yaml:"policy"` // default: observe
 		Stop   string `yaml:"stop"`   // who owns the stop: crio (default), or gracerun: one call of `gracerun stop`
+		Cannot string `yaml:"cannot"` // why no stack can hold it off; gracelab check must tell of it then
 	} `yaml:"ours"`
 }
 

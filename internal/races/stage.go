@@ -40,6 +40,8 @@ func (s *Staged) Outcome() string {
 		return "not reproduced" // and so no pass for ours, whatever it did
 	case s.Ours.Skipped != "":
 		return "reproduced"
+	case s.Ours.Harmful() && s.Scenario.Ours.Cannot != "" && s.Ours.Shown.Warned:
+		return "warned of"
 	case s.Ours.Harmful():
 		return "NOT HELD OFF"
 	}

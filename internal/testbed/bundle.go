@@ -89,7 +89,9 @@ func (c *Container) writeBundle() error {
 	return os.WriteFile(filepath.Join(c.Data, "workload"), []byte(prelude+c.Workload), 0o755)
 }
 
-// prelude is what every workload begins with. What it has said, and could write
-// to its output, it notes where no monitor is needed to read it.
-const prelude = `say() { echo "$1" && echo "$1" >> /data/said; }
+// prelude is what every workload begins with. What it has said, and what it could
+// not write to its output, it notes where no monitor is needed to read it.
+const prelude = `say() {
+  if echo "$1" 2> /dev/null; then echo "$1" >> /data/said; else echo "$1" >> /data/unsaid; fi
+}
 `

@@ -12,9 +12,14 @@ import (
 type Trouble struct {
 	Command string        `yaml:"command"` // of the runtime, such as kill
 	Signal  string        `yaml:"signal"`  // only if this is the last argument, by number; "": any
-	Do      string        `yaml:"do"`      // fail, hang, delay, or die-after
-	For     time.Duration `yaml:"for"`     // of delay
+	Do      string        `yaml:"do"`      // fail, hang, delay, die-after, slow-syscall or failing-syscall
+	For     time.Duration `yaml:"for"`     // of delay and slow-syscall
 	Times   int           `yaml:"times"`   // strike so often (0: once)
+
+	// Of slow-syscall and failing-syscall, which strace(1) brings about: the system
+	// calls, with commas between, and the error.
+	Syscalls string `yaml:"syscalls"`
+	Errno    string `yaml:"errno"`
 }
 
 // Check says what makes no sense in it.
@@ -22,14 +27,18 @@ func (t *Trouble) Check() error {
 	switch {
 	case t.Command == "":
 		return fmt.Errorf("command is missing: say which command of the runtime goes wrong")
-	case t.Do == "delay" && t.For <= 0:
+	case (t.Do == "delay" || t.Do == "slow-syscall") && t.For <= 0:
 		return fmt.Errorf("for is missing: say how long the delay is")
+	case strings.HasSuffix(t.Do, "-syscall") && t.Syscalls == "":
+		return fmt.Errorf("syscalls is missing: say which")
+	case t.Do == "failing-syscall" && t.Errno == "":
+		return fmt.Errorf("errno is missing: say which, such as EPERM")
 	}
 	switch t.Do {
-	case "fail", "hang", "delay", "die-after":
+	case "fail", "hang", "delay", "die-after", "slow-syscall", "failing-syscall":
 		return nil
 	}
-	return fmt.Errorf("unknown trouble %q: want fail, hang, delay or die-after", t.Do)
+	return fmt.Errorf("unknown trouble %q: want fail, hang, delay, die-after, slow-syscall or failing-syscall", t.Do)
 }
 
 // wrap writes the script and gives its path. dir is where it keeps count, and
@@ -44,6 +53,10 @@ func (t *Trouble) wrap(dir, name, program string) (string, error) {
 		"hang":      `echo $$ > ` + dir + `/hung.$$; exec sleep 3600`,
 		"delay":     fmt.Sprintf("sleep %.3f", t.For.Seconds()),
 		"die-after": program + ` "$@"; kill -KILL $$`,
+		"slow-syscall": fmt.Sprintf(`exec strace -f -o /dev/null -e trace=%s --inject=%s:delay_enter=%d %s "$@"`,
+			t.Syscalls, t.Syscalls, t.For.Microseconds(), program),
+		"failing-syscall": fmt.Sprintf(`exec strace -f -o /dev/null -e trace=%s --inject=%s:error=%s %s "$@"`,
+			t.Syscalls, t.Syscalls, t.Errno, program),
 	}[t.Do]
 	var strikes strings.Builder
 	for n := range max(t.Times, 1) {

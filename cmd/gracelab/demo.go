@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"gracerun.io/internal/races"
+	"gracerun.io/internal/testbed"
+	"gracerun.io/timeline"
+)
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "what gracerun is for: a workload that loses data, with a stock stack and with ours",
+		Flags: []cli.Flag{&cli.StringFlag{Name: "evidence", Value: "gracelab-evidence", Usage: "write the timelines as pages to `DIR`"}},
+		Action: func(_ context.Context, cmd *cli.Command) error {
+			if os.Geteuid() != 0 {
+				return fmt.Errorf("only root can run the demo: containers and the kernel's trace of signals need it")
+			}
+			dir, err := os.MkdirTemp("", "gracelab-")
+			if err != nil {
+				return err
+			}
+			defer os.RemoveAll(dir)
+			d := demo{out: os.Stdout, dir: dir, evidence: cmd.String("evidence")}
+			return d.run()
+		},
+	}
+}
+
+const demoOpening = `
+A container that is told to stop gets SIGTERM, and a grace period to finish what it
+is doing. Only when that is over may SIGKILL follow. That is the promise; here is
+what becomes of it on this machine, with real containers.
+
+In the container runs a ledger (%d lines of sh). It has acknowledged 20 entries that
+are in memory only. On SIGTERM it writes them out, which takes 2 seconds; its grace
+period is 4. Like many programs it takes a second SIGTERM for "quit now".
+
+    act 1   CRI-O stops the container. Half a second later systemd, which is shutting
+            the node down, stops the monitor too: SIGTERM.
+    act 2   CRI-O stops the container. A second later somebody has no patience:
+            crictl rm -f sends SIGKILL.
+    act 3   Both.
+
+Each act runs with conmon and the stock runtime, and with gracemon and gracerun in
+both policies: "observe" passes on what it is asked for and records the breach,
+"enforce" keeps the promise. The signals below are what the kernel saw; the
+entries are counted in the file that the ledger left behind.
+
+`
+
+// demo is one showing.
+type demo struct {
+	out           io.Writer
+	dir, evidence string
+	plays         []*demoPlay
+}
+
+// demoPlay is one act on one stack.
+type demoPlay struct {
+	act     int
+	stack   *testbed.Stack
+	policy  string
+	verdict *races.Verdict
+}
+
+var acts = []string{"second-term", "early-kill", "shutdown"}
+
+func (d *demo) run() error {
+	begin := time.Now()
+	scenarios := make([]*races.Scenario, len(acts))
+	for i, name := range acts {
+		found, err := races.Find(name)
+		if err != nil {
+			return err
+		}
+		scenarios[i] = found[0]
+		for _, s := range found {
+			if s.ID == name {
+				scenarios[i] = s
+			}
+		}
+	}
+	fmt.Fprintf(d.out, demoOpening, strings.Count(scenarios[0].Workload, "\n"))
+	d.cast()
+	if d.stage(scenarios) == 0 {
+		return fmt.Errorf("nothing could be shown: no stock runtime can be used here; `make deps` installs them")
+	}
+	d.tell()
+	kept := d.table()
+	page, err := d.pages()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "\nThe timelines to look at: %s\n", page)
+	fmt.Fprintf(d.out, "Every race that this lab can stage: gracelab reproduce. It took %.0f s.\n", time.Since(begin).Seconds())
+	if !kept {
+		return &finding{"gracerun did not keep its promise"}
+	}
+	return nil
+}
+
+// cast says who plays, and who does not and why.
+func (d *demo) cast() {
+	programs := programsDir()
+	for _, runtime := range []string{"crun", "runc"} {
+		for _, s := range []struct {
+			stack  *testbed.Stack
+			policy string
+		}{
+			{testbed.Stock(runtime), ""},
+			{testbed.Ours(programs, runtime), "observe"},
+			{testbed.Ours(programs, runtime), "enforce"},
+		} {
+			if s.policy != "enforce" { // the same as for observe
+				fmt.Fprintf(d.out, "  %-32s %s\n", s.stack.Name, s.stack.Versions())
+			}
+			if s.stack.Missing != "" {
+				continue
+			}
+			for act := range acts {
+				d.plays = append(d.plays, &demoPlay{act: act, stack: s.stack, policy: s.policy})
+			}
+		}
+	}
+	fmt.Fprintln(d.out)
+}
+
+// stage plays everything at once, and gives how much there was to play.
+func (d *demo) stage(scenarios []*races.Scenario) int {
+	live := isTerminal(os.Stderr)
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	ended := 0
+	for _, p := range d.plays {
+		all.Go(func() {
+			p.verdict = scenarios[p.act].On(p.stack, d.dir, p.policy)
+			mu.Lock()
+			defer mu.Unlock()
+			ended++
+			if live {
+				fmt.Fprintf(os.Stderr, "\r\x1b[K%s %d of %d containers have ended", bar(ended, len(d.plays)), ended, len(d.plays))
+			}
+		})
+	}
+	all.Wait()
+	if live {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+	return len(d.plays)
+}
+
+// tell prints the timelines of the last act over one runtime.
+func (d *demo) tell() {
+	last := len(acts) - 1
+	fmt.Fprintf(d.out, "Act %d, as it happened:\n\n", last+1)
+	runtime := ""
+	for _, p := range d.plays {
+		if p.act != last || p.verdict.Skipped != "" {
+			continue
+		}
+		name := filepath.Base(p.stack.Runtime)
+		if p.stack.Ours() {
+			name = filepath.Base(p.stack.Wrapped)
+		}
+		if runtime == "" {
+			runtime = name
+		}
+		if name != runtime {
+			continue
+		}
+		p.timeline().Text(d.out)
+		fmt.Fprintln(d.out)
+	}
+}
+
+func (p *demoPlay) timeline() *timeline.Timeline {
+	t := p.verdict.Shown.Timeline
+	t.Title = p.name()
+	return t
+}
+
+func (p *demoPlay) name() string {
+	if p.policy == "" {
+		return p.stack.Name
+	}
+	return p.stack.Name + ", " + p.policy
+}
+
+// table prints what became of the ledgers, and reports whether ours were kept as
+// promised: one SIGTERM always, and every entry under enforce.
+func (d *demo) table() (kept bool) {
+	kept = true
+	fmt.Fprintf(d.out, "%-44s", "What the ledger got, and lost")
+	for act := range acts {
+		fmt.Fprintf(d.out, "  %-22s", fmt.Sprintf("act %d", act+1))
+	}
+	fmt.Fprintln(d.out)
+	for i, p := range d.plays {
+		if p.act == 0 {
+			fmt.Fprintf(d.out, "  %-42s", p.name())
+		}
+		fmt.Fprintf(d.out, "  %-22s", p.cell())
+		if p.act == len(acts)-1 {
+			fmt.Fprintln(d.out)
+		}
+		kept = kept && d.plays[i].asPromised()
+	}
+	return kept
+}
+
+func (p *demoPlay) cell() string {
+	if p.verdict.Skipped != "" {
+		return "could not be played"
+	}
+	f := p.verdict.Shown
+	got := fmt.Sprintf("%d×TERM", len(f.Sent))
+	if len(f.Kills) > 0 {
+		got += fmt.Sprintf(" %d×KILL", len(f.Kills))
+	}
+	if lost := f.Ledger.Lost(); lost > 0 {
+		return fmt.Sprintf("%s  lost %d", got, lost)
+	}
+	return got + "  kept all"
+}
+
+// asPromised says whether ours did what its policy says; a stock stack has
+// promised nothing.
+func (p *demoPlay) asPromised() bool {
+	switch {
+	case !p.stack.Ours():
+		return true
+	case p.verdict.Skipped != "":
+		return false
+	}
+	f := p.verdict.Shown
+	spared := p.policy == "enforce" || acts[p.act] == "second-term"
+	return len(f.Sent) == 1 && (!spared || len(f.Kills) == 0 && f.Ledger.Lost() == 0 && f.Ledger.Closed)
+}
+
+// pages writes a page for each act, and gives the last one's path; what could
+// not be played is told here.
+func (d *demo) pages() (page string, err error) {
+	if err := os.MkdirAll(d.evidence, 0o755); err != nil {
+		return "", err
+	}
+	for act, name := range acts {
+		var lines []*timeline.Timeline
+		for _, p := range d.plays {
+			switch {
+			case p.act != act:
+			case p.verdict.Skipped != "":
+				fmt.Fprintf(d.out, "Act %d with %s could not be played: %s\n", act+1, p.name(), p.verdict.Skipped)
+			default:
+				lines = append(lines, p.timeline())
+			}
+		}
+		page = filepath.Join(d.evidence, "demo-"+name+".html")
+		f, err := os.Create(page)
+		if err != nil {
+			return "", err
+		}
+		err = timeline.HTML(f, fmt.Sprintf("Act %d", act+1), lines...)
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return page, nil
+}
