@@ -143,6 +143,8 @@ func read(from io.Reader, pids []int) ([]Event, error) {
 		wanted[pid] = true
 	}
 	var events []Event
+	var unknown error
+	known := 0
 	lines := bufio.NewScanner(from)
 	for lines.Scan() {
 		line := lines.Text()
@@ -154,11 +156,17 @@ func read(from io.Reader, pids []int) ([]Event, error) {
 		}
 		ev, err := parse(line)
 		if err != nil {
-			return nil, err
+			// A process may have a line break in its name; the rest is read all the same.
+			unknown = err
+			continue
 		}
+		known++
 		if wanted[ev.Pid] {
 			events = append(events, ev)
 		}
+	}
+	if unknown != nil && known == 0 {
+		return nil, unknown // this kernel writes something else
 	}
 	return events, lines.Err()
 }

@@ -153,7 +153,9 @@ func (f *Facts) readRecord() {
 	f.OOMFile = f.Container.OOMFile()
 }
 
+// readSignals takes what happened to init.
 func (f *Facts) readSignals(events []recorder.Event) {
+	seen := f.Container.Ended()
 	for _, ev := range events {
 		switch {
 		case ev.What == recorder.Generate && ev.Signal == signals.TERM:
@@ -162,9 +164,13 @@ func (f *Facts) readSignals(events []recorder.Event) {
 			f.Heard = ev.At
 		case ev.What == recorder.Generate && ev.Signal == signals.KILL:
 			f.Kills = append(f.Kills, ev)
-		case ev.What == recorder.End:
+		case ev.What == recorder.End && ev.At <= seen && seen-ev.At < 50*time.Millisecond:
+			// To the microsecond. The first thread can exit long before the last.
 			f.Ended = ev.At
 		}
+	}
+	if f.Ended == 0 {
+		f.Ended = seen
 	}
 }
 

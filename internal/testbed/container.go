@@ -74,6 +74,8 @@ type Container struct {
 	Pid       int           // init; 0 before create has answered
 	Init      process.Pidfd // of init
 	startTime uint64
+	ended     chan struct{} // closed when init has exited,
+	endedAt   time.Duration // which was then
 
 	mu         sync.Mutex
 	monitorPid int
@@ -233,7 +235,24 @@ func (c *Container) meetInit(pid int) error {
 		return err
 	}
 	c.Pid, c.Init, c.startTime = pid, fd, stat.StartTime
+	c.ended = make(chan struct{})
+	go func() {
+		defer close(c.ended)
+		if exited, err := fd.Wait(-1); exited && err == nil {
+			c.endedAt = Now()
+		}
+	}()
 	return nil
+}
+
+// Ended gives when init had exited, with all its threads; 0 while it lives.
+func (c *Container) Ended() time.Duration {
+	select {
+	case <-c.ended:
+		return c.endedAt
+	default:
+		return 0
+	}
 }
 
 // Start starts the container's program.
@@ -306,7 +325,19 @@ func (c *Container) Signal(who, to string, sig signals.Signal) error {
 		kind = timeline.Kill
 	}
 	c.Note(timeline.Caller, kind, "%s: %s to %s", who, sig, name)
-	return target.Send(sig)
+	if err := target.Send(sig); err != nil || sig != signals.STOP {
+		return err
+	}
+	pid := c.Pid
+	if to == "monitor" {
+		pid = c.Monitor()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	return Until(ctx, name+" has stopped", func() bool {
+		stat, err := target.Stat(pid)
+		return err == nil && stat.State == process.Stopped
+	})
 }
 
 // Await waits until the container has said a line, as it noted itself.
@@ -368,8 +399,10 @@ func (c *Container) Remove() error {
 		_ = c.Init.Send(signals.KILL)
 		if ended, err := c.Init.Wait(Patience); err == nil && !ended {
 			errs = append(errs, fmt.Errorf("%s: init, pid %d, does not end", c.ID, c.Pid))
+		} else {
+			<-c.ended // its pidfd is in use until then
+			c.Init.Close()
 		}
-		c.Init.Close()
 	}
 	if c.monitor >= 0 {
 		if ended, err := c.monitor.Wait(5 * time.Second); err == nil && !ended {

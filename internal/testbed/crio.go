@@ -52,6 +52,7 @@ func NewCRIO(c *Container) *CRIO {
 // the manager was interrupted. Calls that come later can shorten the timeout.
 func (m *CRIO) Stop(timeout time.Duration) {
 	if m.living() != nil {
+		m.ended()
 		return
 	}
 	m.mu.Lock()
