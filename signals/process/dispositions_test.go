@@ -58,19 +58,19 @@ func TestHears(t *testing.T) {
 		{
 			name: "PID 1 with a signalfd", root: true,
 			start:   func(t *testing.T) *child { return startHelper(t, "signalfd", asInit) },
-			settled: func(d Dispositions) bool { return d.Caught == 0 && d.Threads == 1 },
+			settled: func(d Dispositions) bool { return d.Caught == 0 && d.Threads == 1 && d.Signalfd.Has(signals.TERM) },
 			hears:   true, why: "reads it from a signalfd", ending: readsFromSignalfd,
 		},
 		{
 			name: "PID 1 that blocks it", root: true,
 			start:   func(t *testing.T) *child { return startHelper(t, "blocker", asInit) },
-			settled: func(d Dispositions) bool { return d.Caught == 0 && d.Threads == 1 },
+			settled: blocksTermOnly,
 			why:     "blocked: pending until unblocked", ending: livesOn(true),
 		},
 		{
 			name:    "blocked",
 			start:   func(t *testing.T) *child { return startHelper(t, "blocker") },
-			settled: func(d Dispositions) bool { return d.Caught == 0 && d.Threads == 1 },
+			settled: blocksTermOnly,
 			why:     "blocked: pending until unblocked", ending: livesOn(true),
 		},
 		{
@@ -118,6 +118,12 @@ func TestHears(t *testing.T) {
 			test.ending(t, c, p)
 		})
 	}
+}
+
+// blocksTermOnly tells the program from what it is before its execve: that has
+// no handler either for a moment, but blocks every signal, or none.
+func blocksTermOnly(d Dispositions) bool {
+	return d.Caught == 0 && d.Threads == 1 && d.Blocked == 1<<(signals.TERM-1)
 }
 
 func started(c *child) *child {
