@@ -52,6 +52,23 @@ func containers(ctx context.Context, systemd bool) []Container {
 	return found
 }
 
+// Find looks for a running container by its id, or the beginning of it.
+func Find(ctx context.Context, id string) (Container, error) {
+	var found []Container
+	for _, c := range containers(ctx, false) {
+		if strings.HasPrefix(c.ID, id) && c.Pid > 0 {
+			found = append(found, c)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return Container{}, fmt.Errorf("no container %s runs under conmon or gracemon", id)
+	case 1:
+		return found[0], nil
+	}
+	return Container{}, fmt.Errorf("%d containers have ids that begin with %s", len(found), id)
+}
+
 // monitor is what a monitor's command line says.
 type monitor struct{ program, id, bundle, pidFile string }
 

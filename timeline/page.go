@@ -5,6 +5,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"strings"
 	"time"
 )
 
@@ -38,6 +39,8 @@ const (
 // drawing is a timeline with everything in its place.
 type drawing struct {
 	Title         string
+	Verdict       string
+	Bad           bool
 	Width, Height float64
 	Left, Right   float64
 	Lanes         []drawnLane
@@ -56,6 +59,7 @@ type drawnMark struct {
 	X, Y       float64
 	Kind, Lane string
 	When, Text string
+	Label      string // a word beneath it, "" if its number must do
 	// FromY is where an arrow to this mark begins: at the mark before it, if
 	// that is another lane's at nearly the same time. 0 for none.
 	FromX, FromY float64
@@ -77,7 +81,7 @@ func (t *Timeline) draw() drawing {
 	marks := t.sorted()
 	axis := newAxis(marks, t.Grace)
 	d := drawing{
-		Title: t.Title, Left: leftEdge, Right: axis.end(),
+		Title: t.Title, Verdict: t.Verdict, Bad: t.Bad, Left: leftEdge, Right: axis.end(),
 		Width: axis.end() + rightEdge, Height: topEdge + float64(lanes)*laneHeight + 34,
 	}
 	for lane := Lane(0); lane < lanes; lane++ {
@@ -96,7 +100,7 @@ func (t *Timeline) draw() drawing {
 	for i, m := range marks {
 		mark := drawnMark{
 			Number: i + 1, X: axis.x(m.At), Y: laneY(m.Lane), Kind: m.Kind.String(), Lane: m.Lane.String(),
-			When: seconds(m.At - origin), Text: m.Text,
+			When: seconds(m.At - origin), Text: m.Text, Label: label(m),
 		}
 		if i > 0 && marks[i-1].Lane < m.Lane && m.At-marks[i-1].At < 50*time.Millisecond {
 			mark.FromX, mark.FromY = axis.x(marks[i-1].At), laneY(marks[i-1].Lane)
@@ -108,6 +112,24 @@ func (t *Timeline) draw() drawing {
 		}
 	}
 	return d
+}
+
+// label is the signal that a mark is about, or what else can be said in a word.
+func label(m Mark) string {
+	if m.Kind == Exit && m.Lane == Kernel {
+		return "exit"
+	}
+	if m.Kind != Stop && m.Kind != Kill {
+		return ""
+	}
+	_, name, found := strings.Cut(m.Text, "SIG")
+	if !found {
+		return ""
+	}
+	if end := strings.IndexFunc(name, func(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '-' }); end >= 0 {
+		name = name[:end]
+	}
+	return name
 }
 
 func laneY(l Lane) float64 { return topEdge + (float64(l)+0.5)*laneHeight }

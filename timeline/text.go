@@ -12,6 +12,9 @@ func (t *Timeline) Text(out io.Writer) {
 	if t.Title != "" {
 		fmt.Fprintf(out, "%s\n", t.Title)
 	}
+	if t.Verdict != "" {
+		fmt.Fprintf(out, "  => %s\n", t.Verdict)
+	}
 	origin := t.origin()
 	deadline, pending := t.deadline()
 	line := func(at time.Duration, sign, lane, text string) {

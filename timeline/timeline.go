@@ -60,6 +60,9 @@ type Timeline struct {
 	Title string
 	Marks []Mark
 	Grace []Grace // one for each effective deadline there was
+
+	Verdict string // what came of it, in one line; "" if nobody judged
+	Bad     bool   // it was harm
 }
 
 // Add adds a mark.

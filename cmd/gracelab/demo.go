@@ -63,6 +63,7 @@ entries are counted in the file that the ledger left behind.
 type demo struct {
 	out           io.Writer
 	dir, evidence string
+	scenarios     []*races.Scenario // of the acts
 	plays         []*demoPlay
 }
 
@@ -78,22 +79,16 @@ var acts = []string{"second-term", "early-kill", "shutdown"}
 
 func (d *demo) run() error {
 	begin := time.Now()
-	scenarios := make([]*races.Scenario, len(acts))
-	for i, name := range acts {
-		found, err := races.Find(name)
+	for _, name := range acts {
+		s, err := races.Get(name)
 		if err != nil {
 			return err
 		}
-		scenarios[i] = found[0]
-		for _, s := range found {
-			if s.ID == name {
-				scenarios[i] = s
-			}
-		}
+		d.scenarios = append(d.scenarios, s)
 	}
-	fmt.Fprintf(d.out, demoOpening, strings.Count(scenarios[0].Workload, "\n"))
+	fmt.Fprintf(d.out, demoOpening, strings.Count(d.scenarios[0].Workload, "\n"))
 	d.cast()
-	if d.stage(scenarios) == 0 {
+	if d.stage() == 0 {
 		return fmt.Errorf("nothing could be shown: no stock runtime can be used here; `make deps` installs them")
 	}
 	d.tell()
@@ -137,14 +132,14 @@ func (d *demo) cast() {
 }
 
 // stage plays everything at once, and gives how much there was to play.
-func (d *demo) stage(scenarios []*races.Scenario) int {
+func (d *demo) stage() int {
 	live := isTerminal(os.Stderr)
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	ended := 0
 	for _, p := range d.plays {
 		all.Go(func() {
-			p.verdict = scenarios[p.act].On(p.stack, d.dir, p.policy)
+			p.verdict = d.scenarios[p.act].On(p.stack, d.dir, p.policy)
 			mu.Lock()
 			defer mu.Unlock()
 			ended++
@@ -187,6 +182,11 @@ func (d *demo) tell() {
 func (p *demoPlay) timeline() *timeline.Timeline {
 	t := p.verdict.Shown.Timeline
 	t.Title = p.name()
+	f := p.verdict.Shown
+	t.Verdict, t.Bad = "every entry is on disk", f.Ledger.Lost() > 0
+	if t.Bad {
+		t.Verdict = fmt.Sprintf("%d of %d entries lost", f.Ledger.Lost(), f.Ledger.Accepted)
+	}
 	return t
 }
 
@@ -270,7 +270,7 @@ func (d *demo) pages() (page string, err error) {
 		if err != nil {
 			return "", err
 		}
-		err = timeline.HTML(f, fmt.Sprintf("Act %d", act+1), lines...)
+		err = timeline.HTML(f, fmt.Sprintf("Act %d: %s", act+1, d.scenarios[act].Title), lines...)
 		if closeErr := f.Close(); err == nil {
 			err = closeErr
 		}

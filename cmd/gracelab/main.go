@@ -24,6 +24,7 @@ func main() {
 			exploreCommand(),
 			planCommand(),
 			reproduceCommand(),
+			traceCommand(),
 		},
 		Action:         chooseCommand,
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // said below, once

@@ -158,3 +158,12 @@ func Find(name string) ([]*Scenario, error) {
 	}
 	return found, nil
 }
+
+// Get gives the scenario of that name.
+func Get(id string) (*Scenario, error) {
+	text, err := files.Files.ReadFile(id + ".yaml")
+	if err != nil {
+		return nil, fmt.Errorf("there is no scenario %q", id)
+	}
+	return Parse(id, text)
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"gracerun.io/internal/testbed"
@@ -117,8 +118,9 @@ func (s *Staged) WriteEvidence(dir, runtime string) (page string, err error) {
 		if v.Policy != "" {
 			t.Title += ", policy " + v.Policy
 		}
-		for _, harm := range v.Harms {
-			t.Title += " — " + harm
+		t.Verdict, t.Bad = "no harm", v.Harmful()
+		if v.Harmful() {
+			t.Verdict = strings.Join(v.Harms, "; ")
 		}
 		lines = append(lines, t)
 	}
