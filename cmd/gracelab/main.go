@@ -21,6 +21,7 @@ func main() {
 		Commands: []*cli.Command{
 			checkCommand(),
 			demoCommand(),
+			drainCommand(),
 			exploreCommand(),
 			planCommand(),
 			reproduceCommand(),

@@ -76,6 +76,7 @@ type Container struct {
 	startTime uint64
 	ended     chan struct{} // closed when init has exited,
 	endedAt   time.Duration // which was then
+	status    *int          // how, once the container is removed
 
 	mu         sync.Mutex
 	monitorPid int
@@ -340,6 +341,25 @@ func (c *Container) Signal(who, to string, sig signals.Signal) error {
 	})
 }
 
+// LastStatus is how init ended, as an exit file has it; -1 while it lives, and
+// where the kernel does not tell (before Linux 6.15). Remove keeps it.
+func (c *Container) LastStatus() int {
+	if c.status != nil {
+		return *c.status
+	}
+	if c.Ended() == 0 {
+		return -1
+	}
+	s, err := c.Init.ExitInfo()
+	switch {
+	case err != nil || !s.Known:
+		return -1
+	case s.Signal != 0:
+		return 128 + int(s.Signal)
+	}
+	return s.Code
+}
+
 // Await waits until the container has said a line, as it noted itself.
 func (c *Container) Await(ctx context.Context, line string) error {
 	return Until(ctx, fmt.Sprintf("the container says %q", line), func() bool {
@@ -401,6 +421,8 @@ func (c *Container) Remove() error {
 			errs = append(errs, fmt.Errorf("%s: init, pid %d, does not end", c.ID, c.Pid))
 		} else {
 			<-c.ended // its pidfd is in use until then
+			status := c.LastStatus()
+			c.status = &status
 			c.Init.Close()
 		}
 	}
