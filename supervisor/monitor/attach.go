@@ -1,0 +1,160 @@
+package monitor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/attach"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs"
+	"gracerun.io/supervisor/loop"
+)
+
+// clients are those who come to the container's streams from outside, and the
+// ways in which they do.
+type clients struct {
+	server   *attach.Server  // nil without a bundle, as of a legacy exec
+	control  *attach.Control // nil likewise
+	notify   *attach.Notify  // nil unless --sdnotify-socket
+	console  *attach.Console // nil unless the runtime is to send a terminal
+	held     bool            // a client that sets the pace is behind
+	finished bool            // they have got everything
+	linger   loop.Timer
+}
+
+// listen makes the sockets and FIFOs in the bundle.
+func (k *clients) listen(c *Container) (err error) {
+	o, warn := c.o, c.notes.warn
+	if o.NotifySocket != "" {
+		if k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn); err != nil {
+			return err
+		}
+	}
+	if o.Terminal {
+		if k.console, err = attach.ListenConsole(c.s.loop, c.terminalCame, warn); err != nil {
+			return err
+		}
+	}
+	if o.Bundle == "" || c.streams.passthrough {
+		return nil
+	}
+	k.server, err = attach.Listen(c.s.loop, attach.Config{
+		Place:    attach.Place{Bundle: o.Bundle, FullAttach: o.FullAttach, SocketDir: o.SocketDir, UUID: o.UUID},
+		Terminal: o.Terminal, Stdin: o.Stdin, LeaveStdinOpen: o.LeaveStdinOpen,
+		Room: func() { k.room(c) }, Warn: warn,
+	})
+	if err != nil {
+		return err
+	}
+	if fd := c.streams.ours[0]; fd >= 0 {
+		k.server.SetStdin(fd)
+		c.streams.ours[0] = -1
+	}
+	k.control, err = attach.OpenControl(c.s.loop, attach.ControlConfig{
+		Bundle: o.Bundle, Terminal: o.Terminal, Reopen: c.streams.logs.Reopen, Warn: warn,
+	})
+	return err
+}
+
+// consolePath is where the runtime sends the terminal, "" if it is to send none.
+func (k *clients) consolePath() string {
+	if k.console == nil {
+		return ""
+	}
+	return k.console.Path()
+}
+
+// terminalCame takes the master of the container's terminal.
+func (c *Container) terminalCame(master int) {
+	c.streams.ours[1] = master
+	if c.clients.control != nil {
+		c.clients.control.SetTerminal(master)
+	}
+	if c.clients.server != nil {
+		if in, err := unix.FcntlInt(uintptr(master), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			c.clients.server.SetStdin(in)
+		} else {
+			c.notes.warn("Failed to dup console file descriptor: " + err.Error())
+		}
+	}
+	if c.create.ended {
+		c.runtimeSucceeded()
+	}
+}
+
+// connect has the clients get what the container writes.
+func (k *clients) connect(c *Container) {
+	if k.server == nil {
+		return
+	}
+	for _, s := range []struct {
+		stream *logs.Stream
+		name   attach.Stream
+	}{{c.streams.out, attach.Stdout}, {c.streams.err, attach.Stderr}} {
+		if s.stream == nil {
+			continue
+		}
+		s.stream.Sink = func(data []byte) {
+			k.server.Output(s.name, data)
+			if k.server.Full() && !k.held {
+				k.held = true
+				c.s.loop.Defer(func() { c.streams.hold() })
+			}
+		}
+	}
+}
+
+// room: the client that was behind is so no more.
+func (k *clients) room(c *Container) {
+	if k.held {
+		k.held = false
+		c.streams.release(c)
+	}
+}
+
+// patienceWithClients is how long the supervisor outlives the container for
+// clients that have not read all of its output.
+const patienceWithClients = 30 * lifecycle.Second
+
+// finish gives the clients the end of the streams, once there is nothing more.
+func (k *clients) finish() {
+	if k.server == nil {
+		k.finished = true
+		return
+	}
+	k.server.Finish(func() {
+		k.finished = true
+		if k.linger.Fire != nil {
+			k.linger.Fire()
+		}
+	})
+}
+
+// leave calls then when the clients have got everything, or take too long.
+func (k *clients) leave(c *Container, then func()) {
+	if k.finished {
+		k.close()
+		then()
+		return
+	}
+	k.linger.Fire = func() {
+		k.linger.Fire = nil
+		c.s.loop.Arm(&k.linger, lifecycle.Never)
+		c.s.loop.Defer(func() { k.close(); then() })
+	}
+	c.s.loop.Arm(&k.linger, loop.Now().After(patienceWithClients))
+}
+
+func (k *clients) close() {
+	if k.server != nil {
+		k.server.Close()
+	}
+	if k.control != nil {
+		k.control.Close()
+	}
+	if k.notify != nil {
+		k.notify.Close()
+	}
+	if k.console != nil {
+		k.console.Close()
+	}
+}

@@ -1,0 +1,358 @@
+package monitor
+
+import (
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/faults"
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/bundle"
+	"gracerun.io/runtime/cgroup"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// Container is one container that is supervised, or one process that is run in
+// a container (--exec), which has no state directory, no journal and no control
+// socket: those of the container are its supervisor's.
+type Container struct {
+	s     *Supervisor
+	o     *cmdline.Options
+	notes *notes
+	env   []string // of the runtime and of the exit command
+
+	dir     *statedir.Dir // nil: without
+	keep    bool          // the state directory is the runtime's to remove
+	record  *statedir.Record
+	machine *lifecycle.Machine
+	journal *journal.Writer // nil: without
+	faults  *faults.Injector
+
+	events []lifecycle.Event // not told to the machine yet
+	timer  loop.Timer
+
+	parent  parent  // the caller's pipes
+	create  create  // until the runtime has ended
+	streams streams // stdin, stdout, stderr
+	clients clients
+	init    init_
+	cgroup  cgroup.Cgroup // zero: none of its own
+	oom     oom
+	server  server
+
+	timeout  loop.Timer
+	timedOut bool
+	exitCode int // of gracemon
+}
+
+// init_ is the first process of the container, or the process of an exec.
+type init_ struct {
+	pid     int           // 0 before it exists and after its end
+	pidfd   process.Pidfd // -1 likewise
+	program program       // what it ran when the create had ended
+	retry   loop.Timer    // to ask again for its exit status
+	retries int
+}
+
+// newContainer prepares everything that the create needs. Without a container
+// the program is to end with that code.
+func newContainer(s *Supervisor, o *cmdline.Options, n *notes) (*Container, int) {
+	c := &Container{s: s, o: o, notes: n, env: childEnvironment()}
+	c.init.pidfd = -1
+	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
+	c.init.retry.Fire = c.initExited
+	c.timeout.Fire = c.timeIsUp
+	if err := c.parent.open(o); err != nil {
+		return nil, n.fail(err.Error())
+	}
+	config := c.settings()
+	if !o.Exec {
+		c.openState()
+	}
+	c.machine = lifecycle.New(config)
+	if c.dir != nil {
+		c.beginJournal(config)
+	}
+	return c, 0
+}
+
+// settings reads from the bundle how the container is to be stopped, and makes
+// its record. What is wrong with config.json is for the runtime to say.
+func (c *Container) settings() lifecycle.Config {
+	config := lifecycle.DefaultConfig()
+	if c.o.Exec {
+		// What the process has written is in its pipe when its exit is seen, and
+		// what others write into it later is not its output.
+		config.Drain = 0
+		return config
+	}
+	c.record = &statedir.Record{
+		ID: c.o.ID, Bundle: c.o.Bundle, Created: time.Now().UTC().Format(time.RFC3339Nano),
+		Runtime: c.o.Runtime, RuntimeArgs: c.o.RuntimeArgs, RuntimeRoot: c.o.RuntimeRoot(),
+		Terminal: c.o.Terminal,
+	}
+	stop := bundle.Defaults
+	spec, err := bundle.Load(c.o.Bundle)
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	} else {
+		c.record.Rootfs, c.record.OCIVersion = spec.Rootfs, spec.OCIVersion
+		c.record.CgroupsPath, c.record.Annotations = spec.CgroupsPath, spec.Annotations
+		c.record.Terminal = spec.Terminal
+		if stop, err = bundle.StopSettings(spec.Annotations, bundle.Defaults); err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": stopped by the defaults, SIGTERM and 30s")
+			stop = bundle.Defaults
+		}
+	}
+	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy
+	config.StopSignal, config.Grace = stop.Signal, lifecycle.Duration(stop.Grace)
+	if stop.Policy == runtime.Enforce {
+		config.Policy = lifecycle.Enforce
+	}
+	c.findFaults()
+	return config
+}
+
+// openState makes the state directory and listens in it. Without one everything
+// works that conmon does; that it is not there is said.
+func (c *Container) openState() {
+	dir, err := statedir.Create(c.record.RuntimeRoot, c.o.ID)
+	if err == runtime.ErrExist {
+		dir, err = c.takeOver()
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + " has no state directory: " + err.Error() +
+			": gracerun cannot ask its supervisor, and it is lost with it")
+		return
+	}
+	c.dir = dir
+	if err := c.server.listen(c); err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	}
+	c.writeRecord()
+}
+
+// takeOver replaces a state directory that nobody needs any more: its supervisor
+// died, and so did its container.
+func (c *Container) takeOver() (*statedir.Dir, error) {
+	old, err := statedir.Open(c.record.RuntimeRoot, c.o.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer old.Close()
+	if conn, err := control.Dial(old.FD()); err == nil {
+		conn.Close()
+		return nil, runtime.ErrExist
+	}
+	var st unix.Stat_t
+	record, err := old.ReadRecord()
+	switch {
+	case err == nil && alive(record):
+		return nil, runtime.ErrExist
+	case err != nil && unix.Fstat(old.FD(), &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) < settling:
+		return nil, runtime.ErrExist // its owner has just made it
+	}
+	if err := old.Remove(); err != nil {
+		return nil, err
+	}
+	return statedir.Create(c.record.RuntimeRoot, c.o.ID)
+}
+
+// settling is how long a state directory may be without a record and a socket.
+const settling = 10 * time.Second
+
+func alive(r *statedir.Record) bool {
+	id, err := process.ParseIdentity(r.Init)
+	if err != nil {
+		return false
+	}
+	p, err := process.OpenVerified(id)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	exited, err := p.Exited()
+	return err != nil || !exited
+}
+
+func (c *Container) writeRecord() {
+	if c.dir == nil {
+		return
+	}
+	if err := c.dir.WriteRecord(c.record); err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	}
+}
+
+func (c *Container) beginJournal(config lifecycle.Config) {
+	w, err := journal.Create(c.dir.FD(), config)
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": there is no journal of it")
+		return
+	}
+	c.journal = w
+}
+
+// --- steps
+
+// tell has the machine hear of an event, together with what else becomes ready
+// at the same time.
+func (c *Container) tell(ev lifecycle.Event) {
+	if len(c.events) == 0 {
+		c.s.loop.Defer(c.settle)
+	}
+	c.events = append(c.events, ev)
+}
+
+// settle steps the machine through what has happened, in the order that it owes
+// to the container: an exit before a deadline.
+func (c *Container) settle() {
+	for len(c.events) > 0 {
+		batch := c.events
+		c.events = nil
+		lifecycle.Order(batch)
+		for _, ev := range batch {
+			c.look(ev.Kind)
+			c.step(ev)
+		}
+	}
+}
+
+func (c *Container) step(ev lifecycle.Event) {
+	now := loop.Now()
+	var effects []lifecycle.Effect
+	if c.journal == nil {
+		effects = c.machine.Step(now, ev)
+	} else {
+		var err error
+		effects, err = c.stepJournal(now, ev)
+		if err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		}
+	}
+	// They are the machine's until its next step, which an effect never takes.
+	for _, e := range effects {
+		c.perform(e)
+	}
+}
+
+// look brings the machine up to date before it decides what a caller wants.
+func (c *Container) look(kind lifecycle.EventKind) {
+	switch kind {
+	case lifecycle.SignalRequest, lifecycle.StopRequest, lifecycle.MonitorSignal, lifecycle.StartRequest:
+		c.lookAtFreezer()
+		c.lookForStart()
+	}
+}
+
+func (c *Container) lookAtFreezer() {
+	if c.init.pid == 0 {
+		return
+	}
+	frozen, err := c.cgroup.Frozen()
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		return
+	}
+	if frozen != c.machine.Frozen() {
+		c.step(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
+	}
+}
+
+// lookForStart finds out whether the container's own program runs, where nobody
+// says so: a runtime that is not wrapped starts it without asking.
+func (c *Container) lookForStart() {
+	if c.init.pid == 0 || c.machine.Started() || c.server.starting() {
+		return
+	}
+	if now, ok := programOf(c.init.pid); ok && now != c.init.program {
+		c.step(lifecycle.Event{Kind: lifecycle.StartDone})
+	}
+}
+
+// program is the file that a process executes.
+type program struct{ dev, ino uint64 }
+
+func programOf(pid int) (program, bool) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/exe", &st); err != nil {
+		return program{}, false
+	}
+	return program{st.Dev, st.Ino}, true
+}
+
+// ownSignal takes a signal that the supervisor process received.
+func (c *Container) ownSignal(sig signals.Signal) {
+	kind := lifecycle.MonitorSignal
+	if c.o.Exec {
+		// There is no grace period here that could be kept: it is passed on.
+		kind = lifecycle.SignalRequest
+	}
+	c.tell(lifecycle.Event{Kind: kind, Request: lifecycle.FromMonitor, Signal: sig})
+}
+
+// timeIsUp is --timeout: the container is killed.
+func (c *Container) timeIsUp() {
+	if c.init.pid == 0 {
+		return
+	}
+	c.notes.info("Timed out, killing main loop")
+	c.timedOut = true
+	c.tell(lifecycle.Event{Kind: lifecycle.StopRequest, Request: lifecycle.FromMonitor, Grace: 0})
+}
+
+// --- init's end
+
+// initExited is told when init can be reaped, or its status be asked for.
+func (c *Container) initExited() {
+	status, err := c.init.pidfd.Reap()
+	if errors.Is(err, process.ErrNotChild) {
+		status, err = c.init.pidfd.ExitInfo()
+	}
+	if errors.Is(err, process.ErrRunning) || errors.Is(err, process.ErrNotReaped) && c.init.retries < 100 {
+		// Its parent has not reaped it yet, and only then does the kernel tell.
+		c.init.retries++
+		c.s.loop.Arm(&c.init.retry, loop.Now().After(20*lifecycle.Millisecond))
+		return
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": exit status is unknown: " + err.Error())
+	}
+	c.checkOOM()
+	ev := lifecycle.Event{Kind: lifecycle.InitExited}
+	switch {
+	case err != nil || !status.Known:
+	case status.Signal != 0:
+		ev.Status = lifecycle.Signaled(status.Signal)
+	default:
+		ev.Status = lifecycle.Exited(uint8(status.Code))
+	}
+	c.init.pidfd.Close()
+	c.init.pid, c.init.pidfd = 0, -1
+	c.s.loop.Arm(&c.timeout, lifecycle.Never)
+	c.tell(ev)
+	c.lookIfEmpty()
+}
+
+// lookIfEmpty tells the machine if nobody is left in the container's cgroup.
+func (c *Container) lookIfEmpty() {
+	empty := c.cgroup.Dir == ""
+	if !empty {
+		var err error
+		if empty, err = c.cgroup.Empty(); err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		}
+	}
+	if empty {
+		c.tell(lifecycle.Event{Kind: lifecycle.CgroupEmpty})
+	}
+}

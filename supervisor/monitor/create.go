@@ -1,0 +1,316 @@
+package monitor
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/faults"
+	"gracerun.io/runtime/cgroup"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// create is the runtime's work: to create or restore the container, or to run
+// the process of an exec.
+type create struct {
+	runtime child // pid 0: it does not run
+	ended   bool  // and it was successful; a terminal is awaited
+	wait    loop.Timer
+	failed  bool
+}
+
+// begin starts the runtime, or for --exec-attach, waits for the client first.
+func (c *Container) begin() {
+	c.s.creating++
+	err := c.streams.make(c)
+	if err == nil {
+		err = c.clients.listen(c)
+	}
+	if err != nil {
+		c.createFailed(err.Error(), err.Error())
+		return
+	}
+	if c.o.ExecAttach {
+		c.notes.debug("sending attach message to parent")
+		c.parent.attached(c)
+		if c.parent.start > 0 {
+			// What the process writes is to reach the client from the first byte on.
+			c.notes.debug("exec with attach is waiting for start message from parent")
+			err := c.s.loop.Add(c.parent.start, loop.Readable, loop.HandlerFunc(func(uint32) {
+				_, _ = readOnce(c.parent.start)
+				c.notes.debug("exec with attach got start message from parent")
+				c.parent.closeStart(c)
+				c.runRuntime()
+			}))
+			if err != nil {
+				c.createFailed("", "start-pipe read failed "+err.Error())
+			}
+			return
+		}
+	}
+	c.runRuntime()
+}
+
+// runRuntime starts the runtime.
+func (c *Container) runRuntime() {
+	argv := c.o.RuntimeCommand(c.clients.consolePath())
+	c.notes.trace("calling runtime args: " + strings.Join(argv, " ") + " ")
+	point := faults.Point("runtime.create")
+	if c.o.Exec {
+		point = "runtime.exec"
+	}
+	c.faulty(point, 0, func() int32 {
+		env := c.env
+		files := [3]int{0, 1, 2} // passthrough: the caller's own
+		if !c.streams.passthrough {
+			files = c.streams.theirs
+		}
+		argv, env, err := c.listenPID(argv, env)
+		if err == nil {
+			c.create.runtime, err = c.s.start(argv, env, files, true)
+		}
+		c.streams.handedOver(c)
+		if err != nil {
+			// execv in a forked child would have ended it with this status.
+			c.createFailed("", "exec "+c.o.Runtime+": "+cmdline.Text(err))
+			return 0
+		}
+		if err := c.s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
+			c.createFailed("", "wait for the runtime: "+err.Error())
+		}
+		return 0
+	}, func(errno int32) {
+		if errno != 0 {
+			c.createFailed("", "run "+c.o.Runtime+": "+cmdline.Text(unix.Errno(errno)))
+		}
+	})
+}
+
+// listenPID arranges for the runtime to have its own number as LISTEN_PID, if
+// that was meant for this process (sd_listen_fds(3)). Only the runtime's process
+// itself knows the number before it runs: it is this program first.
+func (c *Container) listenPID(argv, env []string) ([]string, []string, error) {
+	text, ok := syscall.Getenv("LISTEN_PID")
+	if !ok {
+		return argv, env, nil
+	}
+	pid := number(text)
+	if pid <= 0 {
+		return nil, nil, note("Invalid LISTEN_PID " + text[:min(len(text), 10)])
+	}
+	if !c.o.ReplaceListenPID && pid != unix.Getpid() {
+		return argv, env, nil
+	}
+	return append([]string{selfPath}, argv...), append(env[:len(env):len(env)], stageVariable+"="+listenStage), nil
+}
+
+// execListening becomes the program of the arguments, with LISTEN_PID.
+func execListening(argv []string) int {
+	argv = argv[1:]
+	env := append(without(without(syscall.Environ(), "LISTEN_PID"), stageVariable), "LISTEN_PID="+strconv.Itoa(unix.Getpid()))
+	if len(argv) > 0 {
+		_ = syscall.Exec(argv[0], argv, env)
+	}
+	return 127
+}
+
+// abortCreate ends a create that was to be stopped and does not end by itself.
+func (c *Container) abortCreate() {
+	switch {
+	case c.create.failed:
+	case c.create.runtime.pid != 0:
+		_ = process.Pidfd(c.create.runtime.pidfd).Send(9)
+	default: // it waits for a client that has not come
+		c.createFailed("", "stopped before it was created")
+	}
+}
+
+// runtimeEnded takes the end of the runtime and finds out what it has made.
+func (c *Container) runtimeEnded() {
+	p := c.create.runtime
+	c.create.runtime = child{}
+	status, err := process.Pidfd(p.pidfd).Reap()
+	unix.Close(p.pidfd)
+	if err != nil {
+		c.createFailed("", "Failed to wait for `runtime "+c.command()+"`: "+err.Error())
+		return
+	}
+	code := exitCode(status)
+	// The exit status of a detached exec says nothing; that there is no number
+	// of a process does.
+	if c.o.Exec && code != 0 && !c.hasPid() {
+		c.runtimeSucceeded() // which says what is missing
+		return
+	}
+	if !c.o.Exec && code != 0 {
+		c.createFailed(c.complaint(), "Failed to create container: exit status "+strconv.Itoa(code))
+		return
+	}
+	if c.o.Terminal && c.streams.ours[1] < 0 {
+		// It was sent before the runtime ended, and may be seen after.
+		c.create.ended = true
+		c.create.wait.Fire = func() { c.noTerminal() }
+		c.s.loop.Arm(&c.create.wait, loop.Now().After(terminalPatience))
+		return
+	}
+	c.runtimeSucceeded()
+}
+
+// terminalPatience is how long after a runtime's end its terminal may be seen.
+const terminalPatience = lifecycle.Second
+
+func (c *Container) noTerminal() {
+	const problem = "Runtime did not set up terminal"
+	told := c.complaint()
+	if told == "" || !c.o.Exec {
+		told = problem
+	}
+	c.createFailed(told, problem)
+}
+
+// runtimeSucceeded finds out what the runtime has made.
+func (c *Container) runtimeSucceeded() {
+	c.create.ended = false
+	c.s.loop.Arm(&c.create.wait, lifecycle.Never)
+	text, err := readFile(c.o.ContainerPIDFile)
+	pid := number(strings.TrimSpace(string(text)))
+	if err == nil && pid <= 0 {
+		// CRI-O makes an empty file for the runtime to write to.
+		err = note("it holds no process number")
+	}
+	if err != nil {
+		problem := "Failed to open file “" + c.o.ContainerPIDFile + "”: " + cmdline.Text(err)
+		complaint := c.complaint()
+		if complaint == "" {
+			complaint = problem
+		}
+		c.createFailed(complaint, "Failed to read pidfile: "+problem)
+		return
+	}
+	pidfd, err := process.Open(pid)
+	if err != nil {
+		c.createFailed("container process "+strconv.Itoa(pid)+" is gone", "Failed to look after process "+strconv.Itoa(pid)+": "+err.Error())
+		return
+	}
+	c.created(pid, pidfd)
+}
+
+// hasPid reports whether the runtime has written a process number.
+func (c *Container) hasPid() bool {
+	text, err := readFile(c.o.ContainerPIDFile)
+	return err == nil && number(strings.TrimSpace(string(text))) > 0
+}
+
+func (c *Container) command() string {
+	switch {
+	case c.o.Exec:
+		return "exec"
+	case c.o.Restore != "":
+		return "restore"
+	}
+	return "create"
+}
+
+// complaint is what the runtime has written to stderr.
+func (c *Container) complaint() string {
+	if c.streams.ours[2] < 0 {
+		return ""
+	}
+	buf := make([]byte, 8191)
+	n, err := unix.Read(c.streams.ours[2], buf)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	text := string(buf[:n])
+	c.notes.warn("runtime stderr: " + text)
+	return text
+}
+
+// created begins to look after init. As a child that nobody else can reap, it
+// has its number until its end is seen.
+func (c *Container) created(pid int, pidfd process.Pidfd) {
+	c.notes.debug("container PID: " + strconv.Itoa(pid))
+	c.init.pid, c.init.pidfd = pid, pidfd
+	if c.record != nil {
+		if id, err := pidfd.Identity(pid); err == nil {
+			c.record.Init = id.String()
+			c.writeRecord()
+		}
+	}
+	c.init.program, _ = programOf(pid)
+	c.findCgroup()
+	c.parent.created(c, pid)
+	c.watchOOM()
+	c.streams.watch(c)
+	if c.o.Timeout > 0 {
+		c.s.loop.Arm(&c.timeout, loop.Now().After(lifecycle.Duration(c.o.Timeout)*lifecycle.Second))
+	}
+	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone})
+	if c.o.Exec || c.o.Restore != "" {
+		c.tell(lifecycle.Event{Kind: lifecycle.StartDone})
+	}
+	if c.cgroup.Dir == "" {
+		c.tell(lifecycle.Event{Kind: lifecycle.CgroupEmpty}) // nobody in there is known to be the container's
+	}
+	c.s.creating--
+	if err := c.s.waitFor(child{pid, int(pidfd)}, c.initExited); err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	}
+	c.s.reap()
+}
+
+// findCgroup finds the cgroup that is the container's own. One in which the
+// supervisor is too (Podman's --cgroups=disabled), or other processes, is not.
+func (c *Container) findCgroup() {
+	if c.o.Exec {
+		return
+	}
+	g, err := cgroup.Of(c.init.pid)
+	if err != nil || g.Dir == "" {
+		return
+	}
+	own, err := cgroup.Of(unix.Getpid())
+	if err != nil || own.Dir == g.Dir || strings.HasPrefix(own.Dir, g.Dir+"/") {
+		return
+	}
+	if pids, err := g.Pids(); err != nil || c.o.Restore == "" && (len(pids) != 1 || pids[0] != c.init.pid) {
+		return
+	}
+	c.cgroup = g
+}
+
+// createFailed is the end of a create that made nothing: the caller is told, and
+// the exit command runs, as with conmon. told is the message for the caller.
+func (c *Container) createFailed(told, why string) {
+	if c.create.failed {
+		return
+	}
+	c.create.failed = true
+	c.s.creating--
+	c.parent.failed(c, told)
+	c.exitCode = c.notes.fail(why)
+	if c.dir != nil {
+		c.keep = false // there is nothing to be deleted
+	}
+	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone, Errno: int32(unix.EIO)})
+	c.s.loop.Defer(func() { c.s.reap(); c.runExitCommand(nil) })
+}
+
+// number reads decimal digits; 0 is what is none.
+func number(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// note is an error with a text.
+type note string
+
+func (n note) Error() string { return string(n) }

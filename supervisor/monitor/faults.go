@@ -1,0 +1,116 @@
+package monitor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/faults"
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// faultsAnnotation is the annotation with a compiled fault plan.
+const faultsAnnotation = "io.gracerun.faults"
+
+// findFaults reads the fault plan of the environment or of the container. With
+// one, gracemon says so, and says each fault.
+func (c *Container) findFaults() {
+	text, _ := unix.Getenv(faults.Variable)
+	if text == "" && c.record != nil {
+		text, _ = c.record.Annotations.Get(faultsAnnotation)
+	}
+	if text == "" {
+		return
+	}
+	rules, err := faults.Parse(text)
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		return
+	}
+	c.faults = faults.New(rules)
+	c.faults.Say = func(what string) { c.notes.warn("container " + c.o.ID + ": FAULT: " + what) }
+	c.notes.warn("container " + c.o.ID + ": a FAULT PLAN is active: things will go wrong on purpose: " + text)
+}
+
+// faulty does something that can fail, by way of the fault plan, and tells its
+// errno. Without a plan it is done, and done is told.
+func (c *Container) faulty(at faults.Point, sig signals.Signal, do func() int32, done func(errno int32)) {
+	if done == nil {
+		done = func(int32) {}
+	}
+	if c.faults == nil {
+		done(do())
+		return
+	}
+	before := c.faults.Before(at, sig)
+	perform := func() { c.faultyAfter(at, sig, do(), done) }
+	switch before.Do {
+	case faults.Delay:
+		c.at(loop.Now().After(lifecycle.Duration(before.Delay)), perform)
+	case faults.Drop:
+		done(0)
+	case faults.Error:
+		done(int32(before.Errno))
+	case faults.Hang:
+	case faults.Duplicate:
+		do()
+		perform()
+	default:
+		strike(before.Do)
+		perform()
+	}
+}
+
+func (c *Container) faultyAfter(at faults.Point, sig signals.Signal, errno int32, done func(int32)) {
+	after := c.faults.After(at, sig)
+	switch after.Do {
+	case faults.Delay:
+		c.at(loop.Now().After(lifecycle.Duration(after.Delay)), func() { done(errno) })
+	case faults.Error:
+		done(int32(after.Errno))
+	case faults.Hang:
+	default:
+		strike(after.Do)
+		done(errno)
+	}
+}
+
+// strike does to this process what a fault does to it.
+func strike(do faults.Action) {
+	switch do {
+	case faults.Crash:
+		_ = unix.Kill(unix.Getpid(), unix.SIGKILL)
+	case faults.Freeze:
+		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+	}
+}
+
+// stepJournal steps the machine by way of its journal.
+func (c *Container) stepJournal(now lifecycle.Instant, ev lifecycle.Event) ([]lifecycle.Effect, error) {
+	if c.faults == nil {
+		return c.journal.Step(c.machine, now, ev)
+	}
+	before := c.faults.Before("write.journal", 0)
+	if before.Do == faults.Error {
+		return c.machine.Step(now, ev), before.Errno
+	}
+	pause(before)
+	effects, err := c.journal.Step(c.machine, now, ev)
+	after := c.faults.After("write.journal", 0)
+	if after.Do == faults.Error {
+		return effects, after.Errno
+	}
+	pause(after)
+	return effects, err
+}
+
+// pause is a fault that holds everything up, as a slow disk would.
+func pause(f faults.Fault) {
+	if f.Do == faults.Delay {
+		left := unix.NsecToTimespec(int64(f.Delay))
+		for unix.Nanosleep(&left, &left) == unix.EINTR {
+		}
+		return
+	}
+	strike(f.Do)
+}

@@ -1,0 +1,226 @@
+//go:build linux && (amd64 || arm64)
+
+// Package monitor is the edge of gracemon: it has a runtime create a container
+// (or run a process in one), looks after it until it has ended, and tells its
+// caller what conmon would have told. What happens to the container goes
+// through its lifecycle machine, and what the machine asks for is done here.
+//
+// It runs in two stages. The foreground, which is what Podman or CRI-O starts,
+// checks the command line and waits for leave to begin; then it starts the
+// daemon by executing itself, since a Go program cannot fork, and ends. The
+// daemon is one thread in one loop.
+//
+//	monitor.go     the foreground
+//	supervisor.go  the daemon: its process, signals, children
+//	container.go   one container: what is known of it, and the machine's steps
+//	create.go      the runtime's create, exec or restore
+//	effects.go     what the machine asks for; faults.go goes between
+//	exit.go        exit status, exit files, exit command
+//	server.go      the control socket
+//	oom.go         the kernel's OOM killer
+//	parent.go      what the caller is told; notes.go what is logged
+//
+// One process can supervise several containers: everything of one hangs on its
+// Container.
+//
+// Source of truth for order, formats and messages: containers/conmon, 2.2.1.
+package monitor
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/logs"
+)
+
+// The environment says to the daemon that it is one. It is not passed on.
+const (
+	stageVariable = "_GRACEMON_STAGE"
+	daemonStage   = "daemon"
+	listenStage   = "listen" // see listenPID
+)
+
+// Main is the program: it gives the exit status of the process.
+func Main() int {
+	args, err := arguments()
+	if err != nil {
+		write(2, "gracemon: read /proc/self/cmdline: "+cmdline.Text(err)+"\n")
+		return 1
+	}
+	switch stage, _ := syscall.Getenv(stageVariable); stage {
+	case listenStage:
+		return execListening(args)
+	case daemonStage:
+		return supervise(args, true)
+	}
+	return foreground(args)
+}
+
+// arguments reads the command line from /proc: package os, which would have it,
+// costs memory that stays for the life of each container.
+func arguments() ([]string, error) {
+	text, err := readFile("/proc/self/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00"), nil
+}
+
+// foreground does what the caller waits for, in conmon's order: check
+// everything, wait for the start pipe, start the daemon, write its number.
+func foreground(args []string) int {
+	unix.Umask(0o022)
+	o, notes, code := readOptions(args)
+	if o == nil {
+		return code
+	}
+	// The log file is made now: the caller hears if it cannot be.
+	opened, err := logs.Open(logOptions(o, -1))
+	if err != nil {
+		return notes.fail(err.Error())
+	}
+	opened.Close()
+
+	start, err := pipeFromEnv("_OCI_STARTPIPE")
+	if err != nil {
+		return notes.fail(err.Error())
+	}
+	if start > 0 {
+		// The caller puts this process into a cgroup before it writes here.
+		if _, err := readOnce(start); err != nil {
+			return notes.failErr("start-pipe read failed", err)
+		}
+		if !o.ExecAttach {
+			unix.Close(start)
+		}
+	}
+	if o.Sync {
+		return supervise(args, false)
+	}
+	pid, err := startDaemon(args)
+	if err != nil {
+		return notes.failErr("Failed to fork the create command", err)
+	}
+	if o.MonitorPIDFile != "" {
+		if err := writeAtomically(o.MonitorPIDFile, strconv.Itoa(pid)); err != nil {
+			return notes.failErr("Failed to write conmon pidfile: "+err.Error(), err)
+		}
+	}
+	return 0
+}
+
+// readOptions reads the command line. Without options the program is to end.
+func readOptions(args []string) (o *cmdline.Options, n *notes, code int) {
+	o, err := cmdline.Parse(args[1:])
+	if err == nil {
+		n = newNotes(o)
+		if o.Recover != "" || o.Keeper {
+			write(2, "gracemon: this build has neither --recover nor --keeper\n")
+			return nil, nil, 1
+		}
+		var warnings []string
+		if warnings, err = o.Complete(); err == nil {
+			for _, w := range warnings {
+				n.warn(w)
+			}
+			return o, n, 0
+		}
+	}
+	exit := err.(*cmdline.Exit)
+	write(1, exit.Stdout)
+	write(2, exit.Stderr)
+	if exit.Syslog != "" {
+		syslog(errorPriority, exit.Syslog)
+	}
+	return nil, nil, exit.Status
+}
+
+// startDaemon starts this program again. All descriptors that the caller has
+// left open stay so.
+func startDaemon(args []string) (pid int, err error) {
+	env := append(syscall.Environ(), stageVariable+"="+daemonStage)
+	for _, tuned := range tuning {
+		name, _, _ := strings.Cut(tuned, "=")
+		if own, ok := syscall.Getenv(name); ok {
+			env = without(env, name)
+			env = append(env, savedPrefix+name+"="+own)
+		}
+		env = append(env, tuned)
+	}
+	return syscall.ForkExec(selfPath, args, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}})
+}
+
+const selfPath = "/proc/self/exe"
+
+// tuning is what the Go runtime of the daemon is told. There is one busy
+// thread, so that more would only have caches to keep.
+var tuning = []string{"GOMAXPROCS=1", "GOGC=20"}
+
+// savedPrefix keeps what the caller had set for whom the daemon starts.
+const savedPrefix = "_GRACEMON_"
+
+// childEnvironment is what the daemon's children get: what its caller has given it.
+func childEnvironment() []string {
+	env := without(syscall.Environ(), stageVariable)
+	for _, tuned := range tuning {
+		name, _, _ := strings.Cut(tuned, "=")
+		own, saved := syscall.Getenv(savedPrefix + name)
+		if daemon, _ := syscall.Getenv(stageVariable); daemon != "" {
+			env = without(env, name)
+		}
+		if saved {
+			env = append(without(env, savedPrefix+name), name+"="+own)
+		}
+	}
+	return env
+}
+
+func without(env []string, name string) []string {
+	kept := env[:0:0]
+	for _, entry := range env {
+		if key, _, _ := strings.Cut(entry, "="); key != name {
+			kept = append(kept, entry)
+		}
+	}
+	return kept
+}
+
+// logOptions are the options of package logs that the command line asks for.
+func logOptions(o *cmdline.Options, dir int) logs.Options {
+	return logs.Options{
+		Paths:         logPaths(&o.Log),
+		SizeMax:       o.LogSizeMax,
+		GlobalSizeMax: o.LogGlobalSizeMax,
+		Rotate:        o.LogRotate,
+		MaxFiles:      o.LogMaxFiles,
+		AllowDirs:     o.LogAllowlistDirs,
+
+		ID:     o.ID,
+		Name:   o.Name,
+		Tag:    o.LogTag,
+		Labels: o.LogLabels,
+
+		NoPartialMessage: o.NoPartialMessage,
+		Dir:              dir,
+	}
+}
+
+func logPaths(l *cmdline.Log) (paths []string) {
+	if l.File != "" {
+		paths = append(paths, "k8s-file:"+l.File)
+	}
+	if l.Journal {
+		paths = append(paths, "journald")
+	}
+	if l.Passthrough {
+		paths = append(paths, "passthrough")
+	}
+	if paths == nil {
+		paths = []string{"none"}
+	}
+	return paths
+}

@@ -1,0 +1,278 @@
+package monitor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// server answers on the control socket.
+type server struct {
+	c       *Container
+	fd      int // 0: none
+	callers []*caller
+	next    lifecycle.RequestID
+}
+
+// caller is a connection. It has one request open at a time.
+type caller struct {
+	s       *server
+	fd      int
+	request lifecycle.RequestID // 0: none that waits for the machine
+	verb    control.Verb        // of the request
+	granted lifecycle.RequestID // a start that has not ended
+}
+
+func (s *server) listen(c *Container) error {
+	s.c, s.next = c, lifecycle.FirstRequest
+	fd, err := control.Listen(c.dir.FD())
+	if err != nil {
+		return err
+	}
+	s.fd = fd
+	return c.s.loop.Add(fd, loop.Readable, loop.HandlerFunc(s.accept))
+}
+
+// accept takes a connection of the same user, or of root.
+func (s *server) accept(uint32) {
+	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	if err != nil {
+		return // it has gone again
+	}
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
+		unix.Close(fd)
+		return
+	}
+	k := &caller{s: s, fd: fd}
+	if err := s.c.s.loop.Add(fd, loop.Readable, loop.HandlerFunc(k.ready)); err != nil {
+		unix.Close(fd)
+		return
+	}
+	s.callers = append(s.callers, k)
+}
+
+// ready reads a request, or the end of the caller.
+func (k *caller) ready(uint32) {
+	var packet [control.MaxPacket]byte
+	n, err := unix.Read(k.fd, packet[:])
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+	case err != nil || n == 0:
+		k.hangUp()
+	case k.request != 0:
+		k.hangUp() // it has not waited for the reply
+	default:
+		request, err := control.ParseRequest(string(packet[:n]))
+		if err != nil {
+			k.say(control.Reply{Answer: control.Bad, Text: err.Error()})
+			return
+		}
+		k.take(request)
+	}
+}
+
+// take does what the caller wants, or has the machine do it.
+func (k *caller) take(r control.Request) {
+	c := k.s.c
+	k.verb = r.Verb
+	switch r.Verb {
+	case control.Signal:
+		k.ask(lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: r.Signal, All: r.All, Force: r.Force})
+	case control.Stop:
+		k.ask(lifecycle.Event{Kind: lifecycle.StopRequest, Signal: r.Signal, Grace: r.Grace})
+	case control.Start:
+		k.ask(lifecycle.Event{Kind: lifecycle.StartRequest})
+	case control.StartDone:
+		k.granted = 0
+		ev := lifecycle.Event{Kind: lifecycle.StartDone}
+		if r.Status != 0 {
+			ev.Errno = int32(unix.EIO)
+		}
+		c.tell(ev)
+		k.done()
+	case control.PauseDone, control.ResumeDone:
+		c.tell(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: r.Verb == control.PauseDone})
+		k.done()
+	case control.State:
+		k.say(c.currentState())
+	case control.Keep:
+		c.keep = true
+		k.done()
+	case control.Delete:
+		k.delete(r.Force)
+	}
+}
+
+// delete gives leave to delete a container that has ended. Force ends it, and one
+// that was never started has nothing to lose.
+func (k *caller) delete(force bool) {
+	c := k.s.c
+	c.lookForStart()
+	switch state := c.machine.State(); {
+	case state == lifecycle.Failed:
+		k.say(control.Reply{Answer: control.NotFound})
+	case state == lifecycle.Stopped:
+		k.say(control.Reply{Answer: control.Granted})
+	case force, state == lifecycle.Draining, state == lifecycle.Created && !c.machine.Started():
+		k.ask(lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 0})
+	default:
+		k.say(control.Reply{Answer: control.Refused, Text: "it is " + c.currentState().Status})
+	}
+}
+
+// ask tells the machine of a request. The reply comes as an effect.
+func (k *caller) ask(ev lifecycle.Event) {
+	k.request = k.s.next
+	k.s.next++
+	ev.Request = k.request
+	k.s.c.tell(ev)
+}
+
+func (k *caller) done() { k.say(control.Reply{Answer: control.Done}) }
+
+// say sends a reply. A caller who does not take it is gone.
+func (k *caller) say(r control.Reply) {
+	packet := r.Append(nil)
+	for {
+		err := unix.Send(k.fd, packet, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			k.hangUp()
+		}
+		return
+	}
+}
+
+// hangUp ends the connection. What was asked for goes on; a start that has not
+// been said to have ended is looked after by ourselves.
+func (k *caller) hangUp() {
+	s := k.s
+	for i := range s.callers {
+		if s.callers[i] == k {
+			s.callers = append(s.callers[:i], s.callers[i+1:]...)
+			break
+		}
+	}
+	s.c.s.loop.Remove(k.fd)
+	unix.Close(k.fd)
+	if k.request != 0 {
+		s.c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.request})
+	}
+	if k.granted != 0 {
+		s.c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.granted})
+		k.granted = 0
+		s.c.lookForStart()
+	}
+	k.request = 0
+}
+
+// reply passes on what the machine says to a request.
+func (s *server) reply(e lifecycle.Effect) {
+	for _, k := range s.callers {
+		if k.request != e.Request {
+			continue
+		}
+		k.request = 0
+		if e.Outcome == lifecycle.Granted {
+			k.granted = e.Request
+		}
+		k.say(k.translate(e))
+		return
+	}
+}
+
+func (k *caller) translate(e lifecycle.Effect) control.Reply {
+	r := control.Reply{Exit: e.Status, Errno: e.Errno}
+	switch e.Outcome {
+	case lifecycle.DeliveredOutcome:
+		r.Answer = control.Delivered
+	case lifecycle.Joined:
+		r.Answer = control.Joined
+	case lifecycle.Ended:
+		r.Answer = control.Ended
+		if k.verb == control.Delete {
+			r.Answer = control.Granted
+		}
+	case lifecycle.NotRunning:
+		r.Answer = control.NotRunning
+	case lifecycle.NotFound:
+		r.Answer = control.NotFound
+	case lifecycle.Granted:
+		r.Answer = control.Granted
+	case lifecycle.Refused:
+		r.Answer, r.Text = control.Refused, k.s.c.whyNotStart()
+	default:
+		r.Answer = control.Failed
+	}
+	return r
+}
+
+func (c *Container) whyNotStart() string {
+	switch {
+	case c.machine.State() == lifecycle.Creating:
+		return "it is not created yet"
+	case c.machine.StopSignal() != 0:
+		return "it is being stopped"
+	case c.machine.Started():
+		return "it is running"
+	}
+	return "it is being started"
+}
+
+// starting reports whether a caller has leave to start the container and has
+// not said yet what became of it.
+func (s *server) starting() bool {
+	for _, k := range s.callers {
+		if k.granted != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// currentState is the reply to State.
+func (c *Container) currentState() control.Reply {
+	c.lookAtFreezer()
+	c.lookForStart()
+	m := c.machine
+	state := m.State()
+	if state == lifecycle.Failed {
+		return control.Reply{Answer: control.NotFound}
+	}
+	r := control.Reply{Answer: control.Current, Pid: c.init.pid, Phase: state.String(), Stop: m.StopSignal()}
+	switch {
+	case c.init.pid != 0 && m.Frozen():
+		r.Status = "paused"
+	case state == lifecycle.Draining || state == lifecycle.Stopped:
+		r.Status, r.Exit, r.Stop = "stopped", m.Status(), 0
+	case c.init.pid == 0:
+		r.Status = "creating"
+	case m.Started():
+		r.Status = "running"
+	default:
+		r.Status = "created"
+	}
+	if at := m.Deadline(); at != lifecycle.Never && r.Stop != 0 {
+		r.Left = lifecycle.Duration(max(0, at-loop.Now()))
+	}
+	return r
+}
+
+// close ends all connections and the socket.
+func (s *server) close() {
+	for _, k := range s.callers {
+		s.c.s.loop.Remove(k.fd)
+		unix.Close(k.fd)
+	}
+	s.callers = nil
+	if s.fd > 0 {
+		s.c.s.loop.Remove(s.fd)
+		unix.Close(s.fd)
+		s.fd = 0
+	}
+}

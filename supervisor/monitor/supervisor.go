@@ -1,0 +1,260 @@
+package monitor
+
+import (
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/ownsignal"
+)
+
+// Supervisor is the daemon's process: what all its containers share.
+type Supervisor struct {
+	loop    *loop.Loop
+	signals ownsignal.Catcher
+
+	// children are the processes whose end somebody waits for, by number; their
+	// pidfds are in the loop. Others are orphans of containers.
+	children map[int]func()
+	creating int // creates under way: an unknown child may be an init
+
+	containers []*Container
+	oomScore   string // what this process was started with
+	inherited  []int  // descriptors that the caller has left open for the containers' sake
+}
+
+// supervise is the daemon, or, for --sync, the caller's own child.
+func supervise(args []string, forked bool) int {
+	// The parent-death signal of the runtime comes when the thread that started
+	// it ends, and prctl(2) speaks for this thread.
+	runtime.LockOSThread()
+	runtime.GOMAXPROCS(1)
+	unix.Umask(0o022)
+	inherited := openDescriptors()
+	o, err := cmdline.Parse(args[1:])
+	if err == nil {
+		_, err = o.Complete()
+	}
+	if err != nil {
+		return err.(*cmdline.Exit).Status // it was right in the foreground
+	}
+	n := newNotes(o)
+	s, err := newSupervisor(inherited)
+	if err != nil {
+		return n.failErr("Failed to start", err)
+	}
+	c, code := newContainer(s, o, n)
+	if c == nil {
+		return code
+	}
+	s.containers = append(s.containers, c)
+	c.begin()
+	if err := s.loop.Run(); err != nil {
+		return n.failErr("Failed to wait for events", err)
+	}
+	return c.exitCode & 0xff
+}
+
+func newSupervisor(inherited []int) (*Supervisor, error) {
+	s := &Supervisor{children: map[int]func(){}, inherited: inherited}
+	var err error
+	if s.signals, err = ownsignal.Catch(signals.TERM, signals.INT, signals.QUIT, signals.CHLD); err != nil {
+		return nil, err
+	}
+	if s.loop, err = loop.New(); err != nil {
+		return nil, err
+	}
+	if err := s.loop.Add(s.signals.FD(), loop.Readable, loop.HandlerFunc(s.caught)); err != nil {
+		return nil, err
+	}
+	// The caller waits until nobody has its terminal or its process group any more.
+	_, _ = unix.Setsid() // with --sync it may lead a group already
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	s.protect()
+	return s, nil
+}
+
+// caught takes the signals that the process itself got. TERM is systemd's way to
+// stop the scope of the supervisor; INT and QUIT are passed on, as conmon does.
+func (s *Supervisor) caught(uint32) {
+	set := s.signals.Take()
+	for sig, rest := set.Next(); sig != 0; sig, rest = rest.Next() {
+		if sig == signals.CHLD {
+			s.reap()
+			continue
+		}
+		for _, c := range s.containers {
+			c.ownSignal(sig)
+		}
+	}
+}
+
+// waitFor has ended called when the child can be reaped; that is for ended to do.
+func (s *Supervisor) waitFor(p child, ended func()) error {
+	once := func() {
+		delete(s.children, p.pid)
+		s.loop.Remove(int(p.pidfd))
+		ended()
+	}
+	s.children[p.pid] = once
+	return s.loop.Add(int(p.pidfd), loop.Readable, loop.HandlerFunc(func(uint32) { once() }))
+}
+
+// reap ends orphans that were given to this process. It looks at each child that
+// has exited before it takes it, since the status of an init must not get lost.
+func (s *Supervisor) reap() {
+	for {
+		pid := exitedChild()
+		if pid == 0 {
+			return
+		}
+		if ended, known := s.children[pid]; known {
+			ended()
+			if exitedChild() == pid {
+				return // it is not to be reaped yet
+			}
+			continue
+		}
+		if s.creating > 0 {
+			return // seen again when the create has ended
+		}
+		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+	}
+}
+
+// exitedChild gives the number of some child that can be reaped, 0 if there is none.
+func exitedChild() int {
+	const (
+		pAll  = 0 // P_ALL
+		pidAt = 3 // si_pid, in ints (waitid(2), 64-bit)
+	)
+	var info [32]int32
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_WAITID, pAll, 0, uintptr(unsafe.Pointer(&info)),
+			unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
+		switch errno {
+		case unix.EINTR:
+			continue
+		case 0:
+			return int(info[pidAt])
+		}
+		return 0
+	}
+}
+
+// finished is told by a container that there is nothing left to do for it.
+func (s *Supervisor) finished(c *Container) {
+	for i := range s.containers {
+		if s.containers[i] == c {
+			s.containers = append(s.containers[:i], s.containers[i+1:]...)
+			break
+		}
+	}
+	if len(s.containers) == 0 {
+		s.loop.Stop()
+	}
+}
+
+// --- programs that are started
+
+// child is a program that this process has started.
+type child struct {
+	pid   int
+	pidfd int
+}
+
+// start starts a program with these three descriptors. It gets the OOM score
+// that the supervisor was started with: a runtime or a container that cannot be
+// killed is not what anybody wants. dies says that it is not to outlive us.
+func (s *Supervisor) start(argv, env []string, files [3]int, dies bool) (child, error) {
+	p := child{pidfd: -1}
+	attr := &syscall.ProcAttr{
+		Env:   env,
+		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
+		Sys:   &syscall.SysProcAttr{PidFD: &p.pidfd},
+	}
+	if dies {
+		attr.Sys.Pdeathsig = syscall.SIGKILL
+	}
+	// ForkExec returns when the program runs (vfork), so that this is its score.
+	s.unprotect()
+	defer s.protect()
+	var err error
+	p.pid, err = syscall.ForkExec(argv[0], argv, attr)
+	return p, err
+}
+
+const oomScoreFile = "/proc/self/oom_score_adj"
+
+// protect keeps the OOM killer away from the supervisor, where that is allowed.
+func (s *Supervisor) protect() {
+	if s.oomScore == "" {
+		text, err := readFile(oomScoreFile)
+		if err != nil {
+			return
+		}
+		s.oomScore = strings.TrimSpace(string(text))
+	}
+	writeOOMScore("-1000")
+}
+
+func (s *Supervisor) unprotect() {
+	if s.oomScore != "" {
+		writeOOMScore(s.oomScore)
+	}
+}
+
+func writeOOMScore(text string) {
+	fd, err := open(oomScoreFile, unix.O_WRONLY, 0)
+	if err == nil {
+		_, _ = unix.Write(fd, []byte(text)) // not allowed to all
+		unix.Close(fd)
+	}
+}
+
+// --- descriptors of the caller
+
+// openDescriptors lists the descriptors above stderr that are open.
+func openDescriptors() (fds []int) {
+	dir, err := open("/proc/self/fd", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(dir)
+	var buf [4096]byte
+	for {
+		n, err := unix.ReadDirent(dir, buf[:])
+		if err != nil || n <= 0 {
+			return fds
+		}
+		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		for _, name := range names {
+			if fd := number(name); fd > 2 && fd != dir {
+				fds = append(fds, fd)
+			}
+		}
+	}
+}
+
+// letGo closes what the caller has left open for the time that the container
+// runs, such as the ports that Podman keeps busy.
+func (s *Supervisor) letGo(keep ...int) {
+descriptors:
+	for _, fd := range s.inherited {
+		for _, k := range keep {
+			if fd == k {
+				continue descriptors
+			}
+		}
+		unix.Close(fd)
+	}
+	s.inherited = nil
+}

@@ -1,0 +1,30 @@
+#include "textflag.h"
+
+// handler is entered from the kernel with the signal's number in R0; R30 leads
+// to rt_sigreturn in the vDSO, which puts all registers back.
+TEXT handler<>(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
+	MOVD	$1, R1
+	LSL	R0, R1, R1
+	MOVD	$·caught(SB), R2
+again:
+	LDAXR	(R2), R3
+	ORR	R1, R3, R3
+	STLXR	R3, (R2), R4
+	CBNZ	R4, again
+	MOVW	·wake(SB), R0
+	MOVD	$·one(SB), R1
+	MOVD	$8, R2
+	MOVD	$64, R8 // write
+	SVC
+	RET
+
+// func handlerPC() uintptr
+TEXT ·handlerPC(SB), NOSPLIT, $0-8
+	MOVD	$handler<>(SB), R0
+	MOVD	R0, ret+0(FP)
+	RET
+
+// func restorerPC() uintptr
+TEXT ·restorerPC(SB), NOSPLIT, $0-8
+	MOVD	ZR, ret+0(FP)
+	RET

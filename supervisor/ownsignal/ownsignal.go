@@ -1,0 +1,103 @@
+//go:build linux && (amd64 || arm64)
+
+// Package ownsignal tells a loop of the signals that the supervisor's own
+// process receives.
+//
+// It does not use os/signal, whose goroutine and two more threads would cost
+// 80 KiB in each supervisor, nor signalfd(2): its signals must be blocked, and
+// every program that a supervisor starts would inherit them blocked. A handler
+// is inherited by nobody, since execve(2) resets it. Ours runs on the signal
+// stack that the Go runtime has made for each thread, and does two things that
+// are allowed there: it sets a bit and writes to an eventfd.
+package ownsignal
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+)
+
+// The handler's; it has no other way to know them. There is one disposition of a
+// signal in a process, and so one Catcher.
+var (
+	caught uint64 // bit n: signal n came
+	wake   int32  // eventfd
+	one    uint64 = 1
+)
+
+// Catcher is the eventfd that becomes readable when a signal has come.
+type Catcher int
+
+// Catch has the process take these signals, all below 64, instead of their
+// default action. It may be called once.
+func Catch(sigs ...signals.Signal) (Catcher, error) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	wake = int32(fd)
+	for _, s := range sigs {
+		if err := handle(s); err != nil {
+			return -1, err
+		}
+	}
+	return Catcher(fd), nil
+}
+
+// FD is the descriptor to wait for.
+func (c Catcher) FD() int { return int(c) }
+
+// Take gives the signals that came since the last call, as Set.
+func (c Catcher) Take() Set {
+	var count [8]byte
+	_, _ = unix.Read(int(c), count[:]) // before the bits: one that comes in between wakes again
+	return Set(atomic.SwapUint64(&caught, 0))
+}
+
+// Set is a set of signals below 64.
+type Set uint64
+
+// Has reports whether s is in the set.
+func (s Set) Has(sig signals.Signal) bool { return s&(1<<sig) != 0 }
+
+// Next gives the smallest signal of the set and the rest, 0 if it is empty.
+func (s Set) Next() (signals.Signal, Set) {
+	if s == 0 {
+		return 0, 0
+	}
+	return signals.Signal(bits.TrailingZeros64(uint64(s))), s & (s - 1)
+}
+
+// sigaction is the kernel's own struct (rt_sigaction(2)), which has the members
+// in another order than that of libc.
+type sigaction struct {
+	handler  uintptr
+	flags    uint64
+	restorer uintptr
+	mask     uint64
+}
+
+const (
+	saOnStack  = 0x08000000
+	saRestart  = 0x10000000
+	saRestorer = 0x04000000 // amd64 needs one, arm64 has its own in the vDSO
+)
+
+func handle(s signals.Signal) error {
+	// No other signal interrupts the handler: the Go runtime's own would switch
+	// stacks beneath it.
+	act := sigaction{handler: handlerPC(), flags: saOnStack | saRestart | restorerFlag, restorer: restorerPC(), mask: ^uint64(0)}
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&act)), 0, unsafe.Sizeof(act.mask), 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// In assembly, for they are called by the kernel.
+func handlerPC() uintptr
+func restorerPC() uintptr

@@ -1,0 +1,3 @@
+package ownsignal
+
+const restorerFlag = 0
