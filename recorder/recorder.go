@@ -225,6 +225,9 @@ func number(digits string) int {
 // Draw adds the events of one process to a timeline. stop is its stop signal.
 func Draw(t *timeline.Timeline, events []Event, stop signals.Signal) {
 	for _, ev := range events {
+		if ev.Comm == "<...>" { // the kernel keeps the names of some processes only
+			ev.Comm = "init"
+		}
 		kind := timeline.Note
 		switch ev.Signal {
 		case stop:

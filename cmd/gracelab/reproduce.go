@@ -192,11 +192,11 @@ func (r *reproduction) conclude() error {
 	for _, w := range r.rows {
 		s := w.staged
 		count[s.Outcome()]++
-		failed = failed || s.Outcome() == "NOT HELD OFF" || s.Ours.Skipped != "" && s.Ours.Stack.Missing == ""
+		failed = failed || s.Outcome() == "NOT HELD OFF" || s.Outcome() == "OURS ALONE" || s.Ours.Skipped != "" && s.Ours.Stack.Missing == ""
 		fmt.Fprintf(r.out, "%-28s %-7s %-14s %-14s %s\n", w.scenario.ID, w.runtime, short(s.Stock), short(s.Ours), s.Outcome())
 	}
-	fmt.Fprintf(r.out, "\n%d held off, %d warned of, %d NOT HELD OFF, %d reproduced without ours beside it, %d not reproduced, %d skipped.\n",
-		count["held off"], count["warned of"], count["NOT HELD OFF"], count["reproduced"], count["not reproduced"], count["skipped"])
+	fmt.Fprintf(r.out, "\n%d held off, %d warned of, %d NOT HELD OFF, %d lost by ours alone, %d reproduced without ours beside it, %d not reproduced, %d skipped.\n",
+		count["held off"], count["warned of"], count["NOT HELD OFF"], count["OURS ALONE"], count["reproduced"], count["not reproduced"], count["skipped"])
 	if failed {
 		return &finding{"our stack did harm"}
 	}

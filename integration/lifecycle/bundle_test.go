@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"gracerun.io/internal/testbed"
 )
 
 // idle says "ready", answers USR1, and ends with status 7 on TERM.
@@ -20,48 +22,14 @@ const cgroupParent = "gracerun-lifecycle"
 
 // newConfig makes a root file system that borrows the programs of the host, and
 // the configuration of a container that runs idle in it.
-//
-// It sets no resources: where version 1 controllers are mounted, cgroup2 has
-// none, and a runtime would have to fail.
 func newConfig(t *testing.T, bundle, id string) *specs.Spec {
-	rootfs := filepath.Join(bundle, "rootfs")
-	for _, dir := range []string{"proc", "dev", "usr", "etc", "tmp", "hooks"} {
-		if err := os.MkdirAll(filepath.Join(rootfs, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	if err := testbed.Rootfs(filepath.Join(bundle, "rootfs")); err != nil {
+		t.Fatal(err)
 	}
-	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
-		target := "usr/" + dir
-		if _, err := os.Stat("/" + target); err != nil {
-			continue
-		}
-		if err := os.Symlink(target, filepath.Join(rootfs, dir)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return &specs.Spec{
-		Version:     "1.0.2",
-		Hostname:    "lifecycle",
-		Annotations: map[string]string{"org.example.key": "value = 1", "org.example.empty": ""},
-		Root:        &specs.Root{Path: "rootfs"},
-		Process: &specs.Process{
-			Cwd:  "/",
-			Env:  []string{"PATH=/usr/bin:/bin"},
-			Args: []string{"/bin/sh", "-c", idle},
-		},
-		Mounts: []specs.Mount{
-			{Destination: "/proc", Type: "proc", Source: "proc"},
-			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755"}},
-			{Destination: "/usr", Type: "bind", Source: "/usr", Options: []string{"bind", "ro"}},
-		},
-		Linux: &specs.Linux{
-			CgroupsPath: "/" + cgroupParent + "/" + id,
-			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
-				{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
-			},
-		},
-	}
+	spec := testbed.Spec("/"+cgroupParent+"/"+id, "/bin/sh", "-c", idle)
+	spec.Hostname = "lifecycle"
+	spec.Annotations = map[string]string{"org.example.key": "value = 1", "org.example.empty": ""}
+	return spec
 }
 
 // cgroupsOf gives the cgroups of that container, in every hierarchy: one for each

@@ -3,16 +3,16 @@ package lifecycle
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/internal/testbed"
 )
 
 // A runtimeUnderTest is one OCI runtime and how it is called.
@@ -77,7 +77,7 @@ func onCgroup2(r *runtimeUnderTest) *runtimeUnderTest {
 	}
 	r.name += " on cgroup2"
 	var err error
-	if r.namespace, err = cgroup2Namespace(); err != nil {
+	if r.namespace, err = testbed.Cgroup2Namespace(); err != nil {
 		r.missing = "no mount namespace with cgroup2: " + err.Error()
 	}
 	return r
@@ -109,35 +109,6 @@ func (r *runtimeUnderTest) readVersion() {
 	r.version = string(first)
 }
 
-// cgroup2Namespace makes a mount namespace of its own, so that nothing changes
-// for the machine, and gives a path by which it can be entered.
-var cgroup2Namespace = sync.OnceValues(func() (string, error) {
-	made := make(chan error)
-	var path string
-	go func() {
-		// The thread ends with this goroutine; it is good for nothing else now.
-		runtime.LockOSThread()
-		made <- func() error {
-			// A thread may change its namespace once it shares no file system
-			// attributes with the others.
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return os.NewSyscallError("unshare", err)
-			}
-			if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return os.NewSyscallError("mount / private", err)
-			}
-			if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
-				return os.NewSyscallError("mount cgroup2", err)
-			}
-			fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
-			return err
-		}()
-	}()
-	err := <-made
-	return path, err
-})
-
 // programs are those built from this tree, and why those are missing that could
 // not be built.
 type programs struct {
@@ -145,37 +116,16 @@ type programs struct {
 	missing map[string]string
 }
 
-// binaries builds the programs under test, with the flags of the Makefile: what
-// is tested is this source.
+// binaries builds the programs under test.
 var binaries = sync.OnceValue(func() programs {
-	p := programs{missing: map[string]string{}}
-	var err error
-	if p.dir, err = os.MkdirTemp("", "gracerun-lifecycle-"); err != nil {
+	dir, err := os.MkdirTemp("", "gracerun-lifecycle-")
+	if err != nil {
 		panic(err)
 	}
-	tags := "runc_nocriu netgo osusergo"
-	if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {
-		tags += " seccomp"
-	}
-	p.build("gracerun", "CGO_ENABLED=0")
-	p.build("gracerun-native", "CGO_ENABLED=1", "-tags", tags, "-ldflags", "-extldflags -static")
-	return p
+	return programs{dir, testbed.Build(dir, "gracerun", "gracerun-native")}
 })
 
 func (p *programs) path(name string) string { return filepath.Join(p.dir, name) }
-
-func (p *programs) build(name, env string, flags ...string) {
-	source := "../../cmd/" + name
-	if _, err := os.Stat(source); errors.Is(err, os.ErrNotExist) {
-		p.missing[name] = name + " is not in this tree"
-		return
-	}
-	cmd := exec.Command("go", append(append([]string{"build", "-trimpath"}, flags...), "-o", p.dir, source)...)
-	cmd.Env = append(os.Environ(), env)
-	if output, err := cmd.CombinedOutput(); err != nil {
-		p.missing[name] = fmt.Sprintf("%s does not build: %v\n%s", name, err, output)
-	}
-}
 
 func TestMain(m *testing.M) {
 	// Processes of containers are reparented to this one when their runtime

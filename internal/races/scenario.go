@@ -35,6 +35,12 @@ type Scenario struct {
 	CallerTrouble *testbed.Trouble `yaml:"call-trouble"`    // of the manager's call
 	SlowMonitor   time.Duration    `yaml:"slow-monitor"`
 
+	// Sound says why the stock stack of today is expected to do no harm: the scene
+	// is there for stacks that do.
+	Sound string `yaml:"sound"`
+	// NeedsRecovery: ours needs a gracemon that takes over from a dead one.
+	NeedsRecovery bool `yaml:"needs-recovery"`
+
 	Steps []Step   `yaml:"steps"`
 	Harm  []string `yaml:"harm"` // names of harms; one of them is enough
 	Ours  struct {

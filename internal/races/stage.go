@@ -37,6 +37,8 @@ func (s *Staged) Outcome() string {
 	switch {
 	case s.Stock.Skipped != "":
 		return "skipped"
+	case !s.Stock.Harmful() && s.Ours.Harmful():
+		return "OURS ALONE"
 	case !s.Stock.Harmful():
 		return "not reproduced" // and so no pass for ours, whatever it did
 	case s.Ours.Skipped != "":

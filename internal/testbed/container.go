@@ -326,7 +326,12 @@ func (c *Container) Signal(who, to string, sig signals.Signal) error {
 		kind = timeline.Kill
 	}
 	c.Note(timeline.Caller, kind, "%s: %s to %s", who, sig, name)
-	if err := target.Send(sig); err != nil || sig != signals.STOP {
+	err := target.Send(sig)
+	if errors.Is(err, process.ErrGone) {
+		c.Note(timeline.Kernel, timeline.Note, "%s is gone already", name)
+		return nil
+	}
+	if err != nil || sig != signals.STOP {
 		return err
 	}
 	pid := c.Pid

@@ -1,0 +1,102 @@
+// Package races stages every scenario of testdata/races: a race that the stock
+// stack loses each time must be lost by it here too, and never by ours.
+package races
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"gracerun.io/internal/races"
+	"gracerun.io/internal/testbed"
+)
+
+// atOnce is how many scenarios are staged at a time: they mostly wait.
+const atOnce = 4
+
+func TestRaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can stage races: containers and the kernel's trace of signals need it")
+	}
+	for _, program := range []string{"conmon", "strace", "nsenter"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed (make deps)", program)
+		}
+	}
+	bin, dir := t.TempDir(), t.TempDir()
+	for _, why := range testbed.Build(bin, "gracemon", "gracerun") {
+		if strings.Contains(why, "not in this tree") {
+			t.Skip(why)
+		}
+		t.Fatal(why)
+	}
+	all, err := races.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	staged := make([]*races.Staged, len(all))
+	var wait sync.WaitGroup
+	free := make(chan struct{}, atOnce)
+	for i, s := range all {
+		free <- struct{}{}
+		wait.Go(func() {
+			staged[i] = s.Stage(bin, dir, runtimeFor(s))
+			<-free
+		})
+	}
+	wait.Wait()
+	for i, s := range all {
+		t.Run(s.ID, func(t *testing.T) { judge(t, s, staged[i], bin) })
+	}
+}
+
+// runtimeFor is the first runtime that can have the race and is installed.
+func runtimeFor(s *races.Scenario) string {
+	for _, name := range s.Runtimes {
+		if _, err := exec.LookPath(name); err == nil {
+			return name
+		}
+	}
+	return s.Runtimes[0]
+}
+
+func judge(t *testing.T, s *races.Scenario, staged *races.Staged, bin string) {
+	if staged.Stock.Skipped != "" {
+		t.Skip(staged.Stock.Skipped)
+	}
+	if s.NeedsRecovery && !canRecover(bin) {
+		t.Skip("this gracemon cannot recover a container yet")
+	}
+	t.Logf("stock: harm in %d of %d: %s", staged.Stock.Harmed, staged.Stock.Trials, strings.Join(staged.Stock.Harms, "; "))
+	for _, v := range []*races.Verdict{staged.Stock, staged.Ours} {
+		if v.Shown != nil && v.Shown.Timeline != nil {
+			var text bytes.Buffer
+			v.Shown.Timeline.Text(&text)
+			t.Logf("%s\n%s", v.Stack.Name, text.String())
+		}
+	}
+	switch ours := staged.Ours; {
+	case ours.Skipped != "":
+		t.Errorf("could not be staged on ours: %s", ours.Skipped)
+	case s.Ours.Cannot != "":
+		if !ours.Shown.Warned {
+			t.Errorf("gracelab check does not warn of it")
+		}
+	case ours.Harmful():
+		t.Errorf("ours does harm, in %d of %d: %s", ours.Harmed, ours.Trials, strings.Join(ours.Harms, "; "))
+	}
+	// A race that is lost only sometimes may have been won.
+	if s.Sound == "" && s.Trials == 1 && !staged.Stock.Harmful() {
+		t.Errorf("the stock stack does no harm: is the scene right, or the race mended? Then it belongs marked as sound")
+	}
+}
+
+// canRecover looks for the option of a monitor that takes over from a dead one.
+func canRecover(bin string) bool {
+	help, _ := exec.Command(filepath.Join(bin, "gracemon"), "--help").CombinedOutput()
+	return bytes.Contains(help, []byte("--recover"))
+}
