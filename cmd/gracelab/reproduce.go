@@ -54,7 +54,9 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 				defer os.RemoveAll(dir)
 			}
 			r := reproduction{dir: dir, evidence: cmd.String("evidence"), out: os.Stdout}
-			r.run(jobsOf(scenarios, cmd.String("runtime"), cmd.Bool("all-runtimes")), int(cmd.Int("parallel")))
+			beside, alone := parts(jobsOf(scenarios, cmd.String("runtime"), cmd.Bool("all-runtimes")))
+			r.run(beside, int(cmd.Int("parallel")))
+			r.run(alone, 1)
 			return r.conclude()
 		},
 	}
@@ -96,12 +98,24 @@ func jobsOf(scenarios []*races.Scenario, only string, all bool) (jobs []job) {
 	return jobs
 }
 
+// parts gives the jobs that can be staged beside others, and those that are about
+// how fast things are, and need the machine for themselves.
+func parts(jobs []job) (beside, alone []job) {
+	for _, j := range jobs {
+		if j.scenario.Drain > 0 {
+			alone = append(alone, j)
+		} else {
+			beside = append(beside, j)
+		}
+	}
+	return beside, alone
+}
+
 // reproduction is one run of the command.
 type reproduction struct {
 	dir, evidence string
 	out           io.Writer
 	rows          []row
-	printed       int
 }
 
 type row struct {
@@ -114,7 +128,7 @@ type row struct {
 // run stages the jobs, a few at a time, and prints each row as soon as those
 // before it are done.
 func (r *reproduction) run(jobs []job, parallel int) {
-	r.rows = make([]row, len(jobs))
+	rows, printed := make([]row, len(jobs)), 0
 	free := make(chan struct{}, max(parallel, 1))
 	done := make(chan int)
 	var wait sync.WaitGroup
@@ -124,7 +138,7 @@ func (r *reproduction) run(jobs []job, parallel int) {
 			wait.Go(func() {
 				staged := j.scenario.Stage(programsDir(), r.dir, j.runtime)
 				page, err := staged.WriteEvidence(r.evidence, j.runtime)
-				r.rows[i] = row{j, staged, page, err}
+				rows[i] = row{j, staged, page, err}
 				<-free
 				done <- i
 			})
@@ -140,14 +154,15 @@ func (r *reproduction) run(jobs []job, parallel int) {
 		if live {
 			fmt.Fprint(os.Stderr, "\r\x1b[K")
 		}
-		for r.printed < len(jobs) && finished[r.printed] {
-			r.print(&r.rows[r.printed])
-			r.printed++
+		for printed < len(jobs) && finished[printed] {
+			r.print(&rows[printed])
+			printed++
 		}
 		if live && ended < len(jobs) {
 			fmt.Fprintf(os.Stderr, "%s %d of %d staged", bar(ended, len(jobs)), ended, len(jobs))
 		}
 	}
+	r.rows = append(r.rows, rows...)
 }
 
 func (r *reproduction) print(w *row) {

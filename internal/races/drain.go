@@ -35,7 +35,7 @@ type Drained struct {
 	ToEnd         time.Duration // until all were gone
 	Untold        int           // got no stop signal
 	EarlyKills    int           // SIGKILL before their grace was over
-	LateKills     int           // ended more than half a second after their deadline
+	LateKills     int           // ended more than a second after their deadline
 	LostExits     int           // whose exit was not recorded, or wrongly
 	SignaledTwice int
 	Complaints    []string // of what could not be cleaned up
@@ -211,7 +211,7 @@ func (h *herd) count(recording *recorder.Recorder, begin time.Duration) error {
 		if kill, kills := firstOf(mine, signals.KILL); kills > 0 && terms > 0 && kill < deadline-early {
 			r.EarlyKills++
 		}
-		if ended := c.Ended(); ended == 0 || terms > 0 && ended > deadline+500*time.Millisecond {
+		if ended := c.Ended(); ended == 0 || terms > 0 && ended > deadline+time.Second {
 			r.LateKills++
 		}
 		if recorded(c) != c.LastStatus() {

@@ -50,8 +50,11 @@ type Facts struct {
 	Frozen     bool
 	OOMFile    bool
 	Ledger     Ledger
-	Warned     bool   // gracelab check has told of the race beforehand
-	Stranger   string // what became of the process that got init's number
+	ExecSaid   []string // lines that the exec'd script has written
+	ExecLogged []string // lines in its log when its monitor had ended
+	Drained    *Drained // of a drain, which has no other facts
+	Warned     bool     // gracelab check has told of the race beforehand
+	Stranger   string   // what became of the process that got init's number
 
 	Timeline *timeline.Timeline
 }

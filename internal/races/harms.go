@@ -28,6 +28,9 @@ var harms = map[string]func(*Facts) string{
 	"status-wrong":          statusWrong,
 	"log-cut":               logCut,
 	"output-refused":        outputRefused,
+	"exec-log-cut":          execLogCut,
+	"herd-told-late":        herdToldLate,
+	"herd-harmed":           herdHarmed,
 	"said-timed-out":        saidTimedOut,
 	"needless-kill":         needlessKill,
 	"left-over":             leftOver,
@@ -140,21 +143,45 @@ func statusWrong(f *Facts) string {
 	return ""
 }
 
-func logCut(f *Facts) string {
-	logged := map[string]bool{}
-	for _, line := range f.Logged {
-		logged[line] = true
+func logCut(f *Facts) string { return cut(f.Said, f.Logged) }
+
+func execLogCut(f *Facts) string { return cut(f.ExecSaid, f.ExecLogged) }
+
+func cut(said, logged []string) string {
+	there := map[string]bool{}
+	for _, line := range logged {
+		there[line] = true
 	}
 	missing := 0
-	for _, line := range f.Said {
-		if !logged[line] {
+	for _, line := range said {
+		if !there[line] {
 			missing++
 		}
 	}
 	if missing == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d of %d lines of its output are not in the log", missing, len(f.Said))
+	return fmt.Sprintf("%d of %d lines of its output are not in the log", missing, len(said))
+}
+
+// herdToldLate: a node that waits for one grace period takes a seventh of it, or
+// more, from the last container.
+func herdToldLate(f *Facts) string {
+	d := f.Drained
+	if d.LastTERM < f.Grace/7 {
+		return ""
+	}
+	return fmt.Sprintf("the last of %d containers was told after %d ms: less than %.1f of its %s are left on a node that waits no longer",
+		d.Containers, d.LastTERM.Milliseconds(), (d.LeastGrace + 100*time.Millisecond).Seconds(), f.Grace)
+}
+
+func herdHarmed(f *Facts) string {
+	d := f.Drained
+	if d.Untold+d.SignaledTwice+d.EarlyKills+d.LateKills+d.LostExits == 0 {
+		return ""
+	}
+	return fmt.Sprintf("of %d containers %d were never told, %d told twice, %d killed early, %d late, and %d exits are lost",
+		d.Containers, d.Untold, d.SignaledTwice, d.EarlyKills, d.LateKills, d.LostExits)
 }
 
 func outputRefused(f *Facts) string {
@@ -172,7 +199,7 @@ func saidTimedOut(f *Facts) string {
 }
 
 func needlessKill(f *Facts) string {
-	if len(f.Kills) == 0 || f.Ended == 0 || f.Kills[0].At < f.Ended {
+	if len(f.Kills) == 0 || f.Ended == 0 || f.Kills[0].At <= f.Ended {
 		return ""
 	}
 	return "SIGKILL to a container that had ended"

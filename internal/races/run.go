@@ -3,6 +3,8 @@ package races
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +19,10 @@ import (
 // Run stages the scenario once on a stack, beneath dir, and gives what became of
 // it. The error says why it could not be staged; harm is no error.
 func (s *Scenario) Run(stack *testbed.Stack, dir, policy string) (f *Facts, err error) {
+	if s.Drain > 0 {
+		drained, err := Drain{Containers: s.Drain, Grace: s.Grace, Policy: policy}.Run(stack, dir)
+		return &Facts{Grace: s.Grace, Drained: drained}, err
+	}
 	recording, err := recorder.Start()
 	if err != nil {
 		return nil, err
@@ -62,6 +68,8 @@ type play struct {
 	mu       sync.Mutex
 	stopped  context.CancelFunc // ends the calls of `gracerun stop`
 	stranger *stranger
+
+	execution *testbed.Exec
 }
 
 // cut ends what still goes on when the scenario is over.
@@ -91,6 +99,10 @@ func init() { // not a literal: the steps are read by what reads it
 		"await-record":  (*play).awaitRecord,
 		"wait":          (*play).pause,
 		"stop":          (*play).stop,
+		"exec":          (*play).exec,
+		"end-exec":      (*play).endExec,
+		"await-file":    (*play).awaitFile,
+		"touch":         (*play).touch,
 		"begin":         (*play).begin,
 		"check":         (*play).check,
 		"call":          (*play).call,
@@ -223,6 +235,39 @@ func (p *play) begin(s Step) error {
 	return nil
 }
 
+// exec begins to run the scenario's script in the container, within a time.
+func (p *play) exec(s Step) error {
+	timeout, err := time.ParseDuration(s.What)
+	if err != nil {
+		return err
+	}
+	script := "say() { echo \"$1\" >> /data/exec-said; echo \"$1\"; }\n" + p.Exec
+	p.execution, err = p.c.ExecSync(p.ctx, script, timeout)
+	return err
+}
+
+// endExec waits for the end of the exec's monitor, and reads what it has logged.
+func (p *play) endExec(Step) error {
+	if err := p.execution.Wait(); err != nil {
+		return err
+	}
+	p.facts.ExecLogged = readLog(p.execution.Log)
+	p.facts.ExecSaid = readLines(filepath.Join(p.c.Data, "exec-said"))
+	return nil
+}
+
+// awaitFile waits until the container has made a file in /data; touch makes one.
+func (p *play) awaitFile(s Step) error {
+	return testbed.Until(p.ctx, "there is a file "+s.What, func() bool {
+		_, err := os.Stat(filepath.Join(p.c.Data, s.What))
+		return err == nil
+	})
+}
+
+func (p *play) touch(s Step) error {
+	return os.WriteFile(filepath.Join(p.c.Data, s.What), nil, 0o644)
+}
+
 // check asks what gracelab check says of the container.
 func (p *play) check(Step) error {
 	for _, c := range check.Node(p.ctx).Containers {
@@ -243,6 +288,8 @@ func (p *play) signal(s Step) error {
 	switch {
 	case err != nil:
 		return err
+	case to == "exec-monitor":
+		return p.execution.Signal(s.By, sig)
 	case !ok || to != "monitor" && to != "init":
 		return fmt.Errorf("want \"SIGNAL to monitor\" or \"SIGNAL to init\", found %q", s.What)
 	}

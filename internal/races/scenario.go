@@ -41,6 +41,8 @@ type Scenario struct {
 	// NeedsRecovery: ours needs a gracemon that takes over from a dead one.
 	NeedsRecovery bool `yaml:"needs-recovery"`
 
+	Exec  string   `yaml:"exec"`  // a script for the step exec; it has say TEXT
+	Drain int      `yaml:"drain"` // instead of steps: so many containers, all stopped at once
 	Steps []Step   `yaml:"steps"`
 	Harm  []string `yaml:"harm"` // names of harms; one of them is enough
 	Ours  struct {
@@ -86,7 +88,7 @@ func Parse(id string, text []byte) (*Scenario, error) {
 		s.Runtimes = []string{"crun", "runc"}
 	}
 	s.Trials = max(s.Trials, 1)
-	if !strings.Contains(s.Workload, "\n") {
+	if s.Drain == 0 && !strings.Contains(s.Workload, "\n") {
 		script, err := files.Files.ReadFile(path.Join("workloads", s.Workload+".sh"))
 		if err != nil {
 			return nil, fmt.Errorf("workload: there is no workloads/%s.sh", s.Workload)
@@ -110,7 +112,7 @@ func (s *Scenario) check() error {
 		return errors.New("race and title are needed")
 	case s.Grace <= 0:
 		return errors.New("grace is missing")
-	case len(s.Steps) == 0:
+	case len(s.Steps) == 0 && s.Drain == 0:
 		return errors.New("steps are missing")
 	case len(s.Harm) == 0:
 		return errors.New("harm is missing: say what would be one")

@@ -59,6 +59,11 @@ func (s *Scenario) Stage(programs, dir, runtime string) *Staged {
 		policy = "observe"
 	}
 	staged := &Staged{Scenario: s}
+	if s.Drain > 0 { // which is about how fast, so one after the other
+		staged.Stock = s.On(testbed.Stock(runtime), dir, "")
+		staged.Ours = s.On(testbed.Ours(programs, runtime), dir, policy)
+		return staged
+	}
 	var both sync.WaitGroup
 	both.Go(func() { staged.Stock = s.On(testbed.Stock(runtime), dir, "") })
 	both.Go(func() { staged.Ours = s.On(testbed.Ours(programs, runtime), dir, policy) })

@@ -12,7 +12,7 @@ import (
 type Trouble struct {
 	Command string        `yaml:"command"` // of the runtime, such as kill
 	Signal  string        `yaml:"signal"`  // only if this is the last argument, by number; "": any
-	Do      string        `yaml:"do"`      // fail, hang, delay, die-after, slow-syscall or failing-syscall
+	Do      string        `yaml:"do"`      // fail, hang, delay, die-after, adopt, slow-syscall or failing-syscall
 	For     time.Duration `yaml:"for"`     // of delay and slow-syscall
 	Times   int           `yaml:"times"`   // strike so often (0: once)
 
@@ -35,10 +35,10 @@ func (t *Trouble) Check() error {
 		return fmt.Errorf("errno is missing: say which, such as EPERM")
 	}
 	switch t.Do {
-	case "fail", "hang", "delay", "die-after", "slow-syscall", "failing-syscall":
+	case "fail", "hang", "delay", "die-after", "adopt", "slow-syscall", "failing-syscall":
 		return nil
 	}
-	return fmt.Errorf("unknown trouble %q: want fail, hang, delay, die-after, slow-syscall or failing-syscall", t.Do)
+	return fmt.Errorf("unknown trouble %q: want fail, hang, delay, die-after, adopt, slow-syscall or failing-syscall", t.Do)
 }
 
 // wrap writes the script and gives its path. dir is where it keeps count, and
@@ -53,6 +53,7 @@ func (t *Trouble) wrap(dir, name, program string) (string, error) {
 		"hang":      `echo $$ > ` + dir + `/hung.$$; exec sleep 3600`,
 		"delay":     fmt.Sprintf("sleep %.3f", t.For.Seconds()),
 		"die-after": program + ` "$@"; kill -KILL $$`,
+		"adopt":     "exec perl -e '" + adopt + "' " + program + ` "$@"`,
 		"slow-syscall": fmt.Sprintf(`exec strace -f -o /dev/null -e trace=%s --inject=%s:delay_enter=%d %s "$@"`,
 			t.Syscalls, t.Syscalls, t.For.Microseconds(), program),
 		"failing-syscall": fmt.Sprintf(`exec strace -f -o /dev/null -e trace=%s --inject=%s:error=%s %s "$@"`,
@@ -67,3 +68,20 @@ func (t *Trouble) wrap(dir, name, program string) (string, error) {
 	path := filepath.Join(dir, name)
 	return path, os.WriteFile(path, []byte(script), 0o755)
 }
+
+// adopt runs the runtime under a process that takes its orphans, init among them,
+// and stays until the last one has ended: init is not the monitor's child then.
+const adopt = `
+  use POSIX;
+  pipe(R, W);
+  if (!fork) {
+    close R; setsid;
+    syscall(157, 36, 1); # prctl(PR_SET_CHILD_SUBREAPER, 1), here on x86-64
+    my $code = system(@ARGV) >> 8;
+    open STDIN, "<", "/dev/null"; open STDOUT, ">", "/dev/null"; open STDERR, ">", "/dev/null";
+    syswrite W, chr $code; close W;
+    1 while wait > 0;
+    exit 0;
+  }
+  close W; sysread R, my $code, 1;
+  exit ord $code;`

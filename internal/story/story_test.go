@@ -1,0 +1,86 @@
+package story
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/timeline"
+)
+
+const second = lifecycle.Instant(lifecycle.Second)
+
+// TestDraw: an enforced stop, told from its journal.
+func TestDraw(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	c := lifecycle.DefaultConfig()
+	c.Policy, c.Grace = lifecycle.Observe, 10*lifecycle.Second
+	w, err := journal.Create(fd, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := lifecycle.New(c)
+	const request = lifecycle.FirstRequest
+	for _, step := range []struct {
+		at lifecycle.Instant
+		ev lifecycle.Event
+	}{
+		{1 * second, lifecycle.Event{Kind: lifecycle.CreateDone}},
+		{2 * second, lifecycle.Event{Kind: lifecycle.StopRequest, Request: request, Grace: 4 * lifecycle.Second}},
+		{2*second + 5000, lifecycle.Event{Kind: lifecycle.Delivered, Request: lifecycle.ForStop, Signal: signals.TERM}},
+		{3 * second, lifecycle.Event{Kind: lifecycle.MonitorSignal, Signal: signals.TERM}},
+		{4 * second, lifecycle.Event{Kind: lifecycle.SignalRequest, Request: request + 1, Signal: signals.KILL}},
+		{5 * second, lifecycle.Event{Kind: lifecycle.InitExited, Status: lifecycle.Exited(7)}},
+	} {
+		if _, err := w.Step(m, step.at, step.ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	j, err := ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tl timeline.Timeline
+	Draw(&tl, j)
+	var text bytes.Buffer
+	tl.Text(&text)
+	told := strings.Join(strings.Fields(text.String()), " ")
+	for _, want := range []string{
+		"· runtime asks for a stop #1 grace=4s", "· monitor sends stop SIGTERM to=init",
+		"· monitor gets SIGTERM itself", "✖ runtime asks for #2 SIGKILL",
+		"! monitor notes a breach: #2 early-kill", "■ kernel init exited, code=7",
+	} {
+		if !strings.Contains(told, want) {
+			t.Errorf("the story does not say %q:\n%s", want, text.String())
+		}
+	}
+	if len(tl.Grace) != 1 || tl.Grace[0].Deadline-tl.Grace[0].From != 4e9 {
+		t.Errorf("grace periods: %v; want one, of 4 s", tl.Grace)
+	}
+}
+
+func TestReadDirWithout(t *testing.T) {
+	if _, err := ReadDir(t.TempDir()); !os.IsNotExist(err) {
+		t.Errorf("without a journal: %v", err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, journal.Name), []byte("what\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Errorf("of something else: %v", err)
+	}
+}
