@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gracerun.io/check"
+	"gracerun.io/faults"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/recorder"
 	"gracerun.io/signals"
@@ -28,7 +29,12 @@ func (s *Scenario) Run(stack *testbed.Stack, dir, policy string) (f *Facts, err 
 		return nil, err
 	}
 	defer recording.Close()
+	var env []string
+	if stack.Ours() && s.faults != "" {
+		env = append(env, faults.Variable+"="+s.faults)
+	}
 	c, err := stack.New(dir, testbed.Options{
+		Env:      env,
 		Workload: s.Workload, Grace: s.Grace, Policy: policy, HostPID: s.HostPID, Memory: s.MemoryMB << 20,
 		Trouble: s.Trouble, CallerTrouble: s.CallerTrouble, SlowMonitor: s.SlowMonitor,
 	})

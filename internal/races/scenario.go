@@ -14,13 +14,15 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"gracerun.io/faults/plan"
 	"gracerun.io/internal/testbed"
 	files "gracerun.io/testdata/races"
 )
 
 // Scenario is a race and how it is staged.
 type Scenario struct {
-	ID string `yaml:"-"` // the file's name without its end
+	ID     string `yaml:"-"` // the file's name without its end
+	faults string // the plan for ours, compiled
 
 	Race     string        `yaml:"race"`     // its section in docs/races.md
 	Title    string        `yaml:"title"`    // one line: who does what to whom
@@ -46,9 +48,10 @@ type Scenario struct {
 	Steps []Step   `yaml:"steps"`
 	Harm  []string `yaml:"harm"` // names of harms; one of them is enough
 	Ours  struct {
-		Policy string `yaml:"policy"` // default: observe
-		Stop   string `yaml:"stop"`   // who owns the stop: crio (default), or gracerun: one call of `gracerun stop`
-		Cannot string `yaml:"cannot"` // why no stack can hold it off; gracelab check must tell of it then
+		Policy string    `yaml:"policy"` // default: observe
+		Stop   string    `yaml:"stop"`   // who owns the stop: crio (default), or gracerun: one call of `gracerun stop`
+		Faults yaml.Node `yaml:"faults"` // a fault plan for gracemon and gracerun, as docs/fault-plans.md has it
+		Cannot string    `yaml:"cannot"` // why no stack can hold it off; gracelab check must tell of it then
 	} `yaml:"ours"`
 }
 
@@ -94,6 +97,17 @@ func Parse(id string, text []byte) (*Scenario, error) {
 			return nil, fmt.Errorf("workload: there is no workloads/%s.sh", s.Workload)
 		}
 		s.Workload = string(script)
+	}
+	if !s.Ours.Faults.IsZero() {
+		text, err := yaml.Marshal(map[string]*yaml.Node{"faults": &s.Ours.Faults})
+		if err != nil {
+			return nil, err
+		}
+		rules, err := plan.Parse(text)
+		if err != nil {
+			return nil, fmt.Errorf("ours: faults: %w", err)
+		}
+		s.faults = plan.Compile(rules)
 	}
 	return s, s.check()
 }

@@ -72,12 +72,17 @@ func event(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.
 		return timeline.Runtime, kindOf(rest, stop), "asks for " + rest
 	case "stop":
 		return timeline.Runtime, timeline.Stop, "asks for a stop " + rest
-	case "start", "abandoned":
-		return timeline.Runtime, timeline.Note, line
+	case "start":
+		return timeline.Runtime, timeline.Note, "asks for leave to start, " + rest
+	case "abandoned":
+		return timeline.Runtime, timeline.Note, "is gone, without its reply: " + rest
 	case "monitor-signal":
 		return timeline.Monitor, timeline.Stop, "gets " + rest + " itself: joins the stop, or begins one"
 	case "delivered":
-		return timeline.Monitor, timeline.Note, line
+		if request, errno, failed := strings.Cut(rest, " errno="); failed {
+			return timeline.Monitor, timeline.Breach, "could not send " + request + ": errno " + errno
+		}
+		return 0, 0, "" // the kernel has its own word for it
 	case "init-exited":
 		return timeline.Kernel, timeline.Exit, "init exited, " + rest
 	case "oom":
@@ -87,7 +92,27 @@ func event(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.
 	case "":
 		return 0, 0, "" // a continued journal begins
 	}
+	if told, ok := inWords[line]; ok {
+		line = told
+	}
 	return timeline.Monitor, timeline.Note, line
+}
+
+// inWords is how the most common events and effects are told.
+var inWords = map[string]string{
+	"create-done ok":    "the container is created",
+	"start-done ok":     "the container is started",
+	"freezer frozen":    "sees that it is frozen",
+	"freezer thawed":    "sees that it is thawed",
+	"thaw":              "thaws it, so that it can act",
+	"thaw-done ok":      "it is thawed",
+	"streams-drained":   "its last output is in the log",
+	"cgroup-empty":      "nobody is left in its cgroup",
+	"kill-cgroup":       "kills what is left in its cgroup",
+	"exit-recorded ok":  "the exit is recorded",
+	"run-exit-command":  "runs the exit command",
+	"exit-command-done": "the exit command has ended",
+	"abort-create":      "ends the create",
 }
 
 func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.Kind, text string) {
@@ -103,6 +128,9 @@ func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline
 		return timeline.Monitor, timeline.Exit, "records the exit: " + rest
 	case "arm", "drain-streams":
 		return 0, 0, "" // the deadline is drawn by itself
+	}
+	if told, ok := inWords[line]; ok {
+		line = told
 	}
 	return timeline.Monitor, timeline.Note, line
 }
