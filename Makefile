@@ -10,7 +10,7 @@ GO_LDFLAGS  = -s -w -X gracerun.io/internal/version.Version=$(VERSION)
 GO_BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install test lint deps demo bench soak clean
+.PHONY: build install test lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -48,7 +48,16 @@ test: deps lint build
 demo: deps build
 	bin/gracelab demo
 
-bench: deps build
+# Ours and theirs side by side, as root; docs/performance.md is what comes out.
+# QUICK=1 shows in a minute that all of it works, and leaves the document alone.
+bench: deps build bin/gracebench bin/workload
+	bin/gracebench -results .work/bench $(if $(QUICK),-quick,-document docs/performance.md)
+
+bin/workload: FORCE
+	$(GO_BUILD) -o $@ ./bench/workload
+
+# What single functions cost.
+microbench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 soak: deps build
