@@ -32,8 +32,10 @@ const maxConfig = 64 << 20
 // Load reads config.json of the bundle in directory dir. The error is one line
 // that names the file, and for bad content line and column in it; for a missing
 // file it has runc's words (spec.go, loadSpec).
-func Load(dir string) (*Config, error) {
-	path := dir + "/config.json"
+func Load(dir string) (*Config, error) { return LoadFile(dir + "/config.json") }
+
+// LoadFile reads a config.json by another name, as crun's --config has it.
+func LoadFile(path string) (*Config, error) {
 	data, err := readFile(path)
 	if err == unix.ENOENT {
 		return nil, errors.New("JSON specification file " + path + " not found")

@@ -76,6 +76,25 @@ func (p Pidfd) Wait(timeout time.Duration) (bool, error) {
 	}
 }
 
+// AwaitReaped waits until the process was reaped, at most for the timeout. It
+// reports whether it was.
+func (p Pidfd) AwaitReaped(timeout time.Duration) bool {
+	deadline := time.Now().Add(timeout)
+	for {
+		if reaped, err := p.reaped(); err != nil || reaped {
+			return reaped
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return false
+		}
+		// Since Linux 6.9 the reaping is told as a hang-up. The pause is for
+		// kernels before that, which tell nothing.
+		pause := unix.NsecToTimespec(int64(min(left, time.Millisecond)))
+		_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(p)}}, &pause, nil)
+	}
+}
+
 // reaped reports whether the process was reaped. As long as it was not, its
 // number is its own: what /proc/PID says is said of it.
 func (p Pidfd) reaped() (bool, error) {

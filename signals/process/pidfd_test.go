@@ -69,6 +69,9 @@ func TestSendWaitReap(t *testing.T) {
 			if exited, err := p.Wait(time.Millisecond); exited || err != nil {
 				t.Fatalf("before: Wait is %v, %v", exited, err)
 			}
+			if _, err := p.ZombieStatus(c.pid()); !errors.Is(err, ErrRunning) {
+				t.Fatalf("before: ZombieStatus says %v, want ErrRunning", err)
+			}
 			if _, err := p.Reap(); !errors.Is(err, ErrRunning) {
 				t.Fatalf("before: Reap says %v, want ErrRunning", err)
 			}
@@ -85,12 +88,24 @@ func TestSendWaitReap(t *testing.T) {
 			if err := p.Send(signals.KILL); err != nil {
 				t.Errorf("a signal to a zombie: %v, want none", err)
 			}
+			if status, err := p.ZombieStatus(c.pid()); status != test.want || err != nil {
+				t.Errorf("ZombieStatus is %+v, %v; want %+v", status, err, test.want)
+			}
+			if p.AwaitReaped(0) {
+				t.Error("AwaitReaped: reaped before it was")
+			}
 			if status, err := p.Reap(); status != test.want || err != nil {
 				t.Errorf("Reap is %+v, %v; want %+v", status, err, test.want)
 			}
 
 			if exited, err := p.Exited(); !exited || err != nil {
 				t.Errorf("after: Exited is %v, %v", exited, err)
+			}
+			if !p.AwaitReaped(limit) {
+				t.Error("AwaitReaped: not reaped after it was")
+			}
+			if _, err := p.ZombieStatus(c.pid()); !errors.Is(err, ErrGone) {
+				t.Errorf("after: ZombieStatus says %v, want ErrGone", err)
 			}
 			if _, err := p.Reap(); !errors.Is(err, ErrNotChild) {
 				t.Errorf("after: Reap says %v, want ErrNotChild", err)

@@ -3,6 +3,8 @@
 package process
 
 import (
+	"bytes"
+	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -95,6 +97,49 @@ func (p Pidfd) ExitInfo() (Status, error) {
 		return Status{}, &Error{Op: op, Err: ErrNotReaped}
 	}
 	return Status{}, &Error{Op: op, Err: ErrRunning}
+}
+
+// ZombieStatus reads how a process ended that was not reaped yet: field 52 of
+// /proc/PID/stat, which the kernel shows to who might trace the process, and 0 to
+// others (proc(5)). pid must be the number that the pidfd was opened with. The
+// error is ErrGone once it was reaped, ErrRunning before it exited, or
+// ErrUnsupported if 0 cannot be told from a refusal.
+func (p Pidfd) ZombieStatus(pid int) (Status, error) {
+	text, readErr := readFile(procPath(pid, "stat"))
+	permitted := mayTrace(pid)
+	if reaped, err := p.reaped(); err != nil {
+		return Status{}, err
+	} else if reaped {
+		return Status{}, &Error{Op: procPath(pid, "stat"), Err: ErrGone}
+	}
+	if readErr != nil {
+		return Status{}, readErr
+	}
+	const state, exitCode = 3 - 3, 52 - 3
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
+	if len(fields) <= exitCode {
+		return Status{}, &Error{Op: procPath(pid, "stat"), Err: errStat}
+	}
+	if State(fields[state][0]) != Zombie {
+		return Status{}, &Error{Op: procPath(pid, "stat"), Err: ErrRunning}
+	}
+	code, err := strconv.ParseInt(string(fields[exitCode]), 10, 32)
+	switch {
+	case err != nil:
+		return Status{}, &Error{Op: procPath(pid, "stat"), Err: errStat}
+	case code == 0 && !permitted:
+		return Status{}, &Error{Op: procPath(pid, "stat"), Err: ErrUnsupported}
+	}
+	return waitStatus(unix.WaitStatus(code)), nil
+}
+
+// mayTrace asks by the namespace link of a zombie, which is not there any more:
+// ENOENT to who may look, EACCES to who may not (ptrace(2), "Ptrace access mode
+// checking").
+func mayTrace(pid int) bool {
+	var buf [1]byte
+	_, err := unix.Readlink(procPath(pid, "ns/pid"), buf[:])
+	return err != unix.EACCES && err != unix.EPERM
 }
 
 // pidfdInfo is the first published struct pidfd_info of linux/pidfd.h. The

@@ -102,7 +102,8 @@ func (c Conn) Supervisor() (pid int, err error) {
 
 // Ask makes a request and waits for the reply: no longer than timeout, for ever
 // if that is negative. The error is ErrTimeout, ErrHungUp, an *Error, or says
-// what was wrong with the reply; after any of them the connection is of no use.
+// what was wrong with the reply; after any of them but ErrTimeout, which leaves
+// the reply to Await, the connection is of no use.
 func (c Conn) Ask(r Request, timeout time.Duration) (Reply, error) {
 	var packet [MaxPacket]byte
 	request := r.Append(packet[:0])
@@ -113,10 +114,17 @@ func (c Conn) Ask(r Request, timeout time.Duration) (Reply, error) {
 	if err != nil {
 		return Reply{}, &Error{"send", err}
 	}
+	return c.Await(timeout)
+}
+
+// Await waits for the reply to a request whose Ask has ended with ErrTimeout.
+func (c Conn) Await(timeout time.Duration) (Reply, error) {
 	if err := c.await(timeout); err != nil {
 		return Reply{}, err
 	}
+	var packet [MaxPacket]byte
 	var n int
+	var err error
 	err = again(func() (err error) {
 		n, err = unix.Read(int(c), packet[:])
 		return err

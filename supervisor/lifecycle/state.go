@@ -78,6 +78,35 @@ func (m *Machine) StopSignal() signals.Signal {
 	return m.stop.signal
 }
 
+// Armed returns when the one timer is due, Never if it is not armed.
+func (m *Machine) Armed() Instant { return m.armed }
+
+// Starting returns the request that was granted a start and has not reported its
+// end, 0 if there is none.
+func (m *Machine) Starting() RequestID { return m.starting }
+
+// Unanswered returns the effects that were asked for and not answered yet, each
+// with what its answer must name. Who goes on after a supervisor's death has to
+// answer them: nobody else will.
+func (m *Machine) Unanswered() []Effect {
+	var effects []Effect
+	if m.stop.send.busy {
+		effects = append(effects, Effect{Kind: Deliver, Request: ForStop, Signal: m.stop.signal, Target: m.stop.target})
+	}
+	if m.thaw.busy {
+		effects = append(effects, Effect{Kind: Thaw})
+	}
+	for _, r := range m.requests {
+		if r.sent {
+			effects = append(effects, Effect{Kind: Deliver, Request: r.id, Signal: r.signal, Target: r.target})
+		}
+	}
+	if m.exit.record.busy {
+		effects = append(effects, Effect{Kind: RecordExit, Status: m.exit.status, Reason: m.Reason()})
+	}
+	return effects
+}
+
 // Reason says what ended the container; it is meaningful from state Draining on.
 func (m *Machine) Reason() Reason {
 	byKill := m.exit.status == Signaled(signals.KILL)

@@ -272,6 +272,26 @@ func ParseEvent(line string) (Event, error) {
 	return ev, nil
 }
 
+// ParseReply reads the line of a Reply effect, as Effect.Append writes it, in
+// which a caller finds what another process has answered.
+func ParseReply(line string) (Effect, error) {
+	words := strings.Fields(line)
+	if len(words) < 3 || words[0] != Reply.String() {
+		return Effect{}, errors.New("not a reply: " + strconv.Quote(line))
+	}
+	var ev Event
+	e := Effect{Kind: Reply, Outcome: Outcome(index(outcomeNames[:], words[2]))}
+	ok := ev.set(words[1]) && int(e.Outcome) < len(outcomeNames)
+	for _, w := range words[3:] {
+		ok = ok && ev.set(w)
+	}
+	e.Request, e.Status, e.Errno = ev.Request, ev.Status, ev.Errno
+	if !ok || string(e.Append(nil, 0)) != line {
+		return Effect{}, errors.New("bad reply " + strconv.Quote(line))
+	}
+	return e, nil
+}
+
 // set takes one word of an event's line.
 func (ev *Event) set(w string) bool {
 	key, value, _ := strings.Cut(w, "=")

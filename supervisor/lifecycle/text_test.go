@@ -50,6 +50,61 @@ func TestEventText(t *testing.T) {
 	}
 }
 
+// TestReplyText: every reply has a line that reads back as itself, and nothing
+// else is taken for one.
+func TestReplyText(t *testing.T) {
+	for _, line := range []string{
+		"reply #1 delivered", "reply #70000 joined", "reply #2 ended code=0", "reply #2 ended signal=SIGKILL", "reply #2 ended unknown",
+		"reply #3 not-running", "reply #3 not-found", "reply #3 granted", "reply #3 refused", "reply #4 failed errno=110",
+	} {
+		e, err := ParseReply(line)
+		if err != nil || string(e.Append(nil, 0)) != line {
+			t.Errorf("%q is read as %+v, %v", line, e, err)
+		}
+	}
+	for _, line := range []string{
+		"", "reply", "reply #1", "reply #1 gone", "reply 1 delivered", "reply #1 delivered twice", "reply #1 ended", "reply #1 joined code=0",
+		"deliver #1 SIGTERM to=init", "arm never",
+	} {
+		if e, err := ParseReply(line); err == nil {
+			t.Errorf("%q is read as %+v", line, e)
+		}
+	}
+}
+
+// TestUnanswered: what was asked for is listed until it is answered.
+func TestUnanswered(t *testing.T) {
+	m := New(DefaultConfig())
+	for _, step := range []struct{ event, unanswered string }{
+		{"create-done ok", ""},
+		{"start #9", ""},
+		{"start-done ok", ""},
+		{"signal #1 SIGHUP", "deliver #1 SIGHUP to=init"},
+		{"stop #2 grace=10s", "deliver stop SIGTERM to=init; deliver #1 SIGHUP to=init"},
+		{"delivered #1 SIGHUP ok", "deliver stop SIGTERM to=init"},
+		{"delivered stop SIGTERM ok", ""},
+		{"freezer frozen", "thaw"},
+		{"thaw-done ok", ""},
+		{"init-exited code=0", ""},
+		{"cgroup-empty", ""},
+		{"streams-drained", "record-exit code=0 in-grace"},
+		{"exit-recorded ok", ""},
+	} {
+		ev, err := ParseEvent(step.event)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Step(Instant(Second), ev)
+		var lines []string
+		for _, e := range m.Unanswered() {
+			lines = append(lines, string(e.Append(nil, 0)))
+		}
+		if got := strings.Join(lines, "; "); got != step.unanswered {
+			t.Errorf("after %q: %q, want %q", step.event, got, step.unanswered)
+		}
+	}
+}
+
 func TestParseEventRefuses(t *testing.T) {
 	for line, want := range map[string]string{
 		"":                            "empty line where an event is wanted",

@@ -26,6 +26,35 @@ func TestString(t *testing.T) {
 	}
 }
 
+func TestInt(t *testing.T) {
+	for text, want := range map[string]int64{"0": 0, " -12": -12, "9223372036854775807": 1<<63 - 1} {
+		if got, err := NewReader([]byte(text)).Int(); err != nil || got != want {
+			t.Errorf("%s: got %d, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "x", "1.5", "1e3", "9223372036854775808", `"1"`, "-"} {
+		if got, err := NewReader([]byte(text)).Int(); err == nil {
+			t.Errorf("%s: got %d", text, got)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	r := NewReader([]byte(`["a", "b"]`))
+	var all string
+	err := r.List(func() error {
+		text, err := r.String()
+		all += text
+		return err
+	})
+	if err != nil || all != "ab" || r.End() != nil {
+		t.Errorf("got %q, %v", all, err)
+	}
+	if NewReader([]byte(`{}`)).List(func() error { return nil }) == nil {
+		t.Error("an object is taken for a list")
+	}
+}
+
 func TestErrorsSayWhere(t *testing.T) {
 	for _, test := range []struct{ text, want string }{
 		{"", "1:1: unexpected end of text"},

@@ -192,6 +192,30 @@ func (r *Reader) digits() error {
 	return nil
 }
 
+// Int reads a whole number that fits 64 bits.
+func (r *Reader) Int() (int64, error) {
+	if c := r.peek(); c != '-' && !isDigit(c) {
+		return 0, r.unexpected("instead of a number")
+	}
+	start := r.pos
+	if err := r.number(); err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(string(r.data[start:r.pos]), 10, 64)
+	if err != nil {
+		return 0, r.failAt(start, "is not a whole number of 64 bits")
+	}
+	return n, nil
+}
+
+// List reads a list and calls item for each entry, which must read it.
+func (r *Reader) List(item func() error) error {
+	if r.peek() != '[' {
+		return r.unexpected("instead of a list")
+	}
+	return r.list(']', item)
+}
+
 // String reads a string.
 func (r *Reader) String() (string, error) {
 	if r.peek() != '"' {

@@ -1,0 +1,460 @@
+package shim
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
+)
+
+// alone steps the machine of a container that no gracemon watches over: one that
+// conmon or containerd's shim runs, or whose gracemon has died.
+//
+// Each call of gracerun is the machine's edge for as long as it holds the lock
+// of the state directory, with the journal as the machine's memory. All that is
+// asked of it is done and answered under the lock, so that what a later call
+// finds unanswered was asked of one that died. The machine's timer runs where
+// somebody waits: with a `kill` that is held and with `stop`. When nobody does,
+// an instant that has passed is caught up with by the next call, which changes
+// nothing for the lapse of a window, the only thing that can then be due.
+type alone struct {
+	call      *call
+	dir       *statedir.Dir
+	container *oci.Container
+	pidfd     process.Pidfd // -1 once init is known to be gone
+	orphaned  bool          // it had a gracemon, whose successor will record the exit
+
+	journal *journal.Writer
+	machine *lifecycle.Machine
+	self    lifecycle.RequestID
+	asked   lifecycle.Instant // when the request was made
+	answer  *lifecycle.Effect // its reply
+}
+
+// errDeleted: the container was deleted while somebody waited for it.
+var errDeleted = errors.New("container was deleted")
+
+// askAlone makes a request of the machine and waits for the reply.
+func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
+	a, err := c.attend(dir, id)
+	if err != nil {
+		return control.Reply{}, err
+	}
+	defer a.leave()
+	ev.Request = a.self
+	a.asked = now()
+	a.step(ev)
+	if err := a.wait(); err != nil {
+		return control.Reply{}, err
+	}
+	return replyOf(a.answer), nil
+}
+
+// attend takes the lock and the machine, up to date with what has happened.
+func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
+	container, err := c.container(dir, id)
+	if err != nil {
+		return nil, err
+	}
+	c.belongsTo(container)
+	a := &alone{call: c, dir: dir, container: container, pidfd: -1, self: ownRequest()}
+	a.orphaned = unix.Faccessat(dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
+	p, err := process.OpenVerified(container.Init)
+	switch {
+	case err == nil:
+		a.pidfd = p
+	case !errors.Is(err, process.ErrGone) && !errors.Is(err, process.ErrReused):
+		return nil, err
+	}
+	if err := a.enter(); err != nil {
+		if err == errDeleted {
+			err = errUnknown
+		}
+		return nil, err
+	}
+	return a, nil
+}
+
+// ownRequest names this process's request. Another live process has another
+// number; that of a dead one is never answered to anybody.
+func ownRequest() lifecycle.RequestID {
+	return lifecycle.FirstRequest + lifecycle.RequestID(unix.Getpid()) - 1
+}
+
+// enter takes the lock and catches up.
+func (a *alone) enter() error {
+	if err := journal.Lock(a.dir.FD()); err != nil {
+		return err
+	}
+	var err error
+	a.journal, a.machine, err = journal.Resume(a.dir.FD())
+	if err != nil {
+		journal.Unlock(a.dir.FD())
+		if errors.Is(err, unix.ENOENT) {
+			return errDeleted
+		}
+		return err
+	}
+	a.catchUp()
+	return nil
+}
+
+// exit gives the lock back.
+func (a *alone) exit() {
+	if a.journal != nil {
+		a.journal.Close()
+		a.journal = nil
+		journal.Unlock(a.dir.FD())
+	}
+}
+
+// leave ends it all.
+func (a *alone) leave() {
+	a.exit()
+	if a.pidfd >= 0 {
+		a.pidfd.Close()
+	}
+}
+
+// catchUp tells the machine what has happened since its last step, in the order
+// of lifecycle.Order.
+func (a *alone) catchUp() {
+	if a.isOver() {
+		return
+	}
+	if a.hasExited() {
+		a.initExited()
+	}
+	for _, e := range a.machine.Unanswered() {
+		a.step(answer(e, int32(unix.EINTR))) // whoever was to do it has died
+	}
+	if frozen, err := a.container.Cgroup.Frozen(); err == nil && frozen != a.machine.Frozen() {
+		a.step(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
+	}
+	if a.machine.Starting() != 0 && a.startIsDead() {
+		ev := lifecycle.Event{Kind: lifecycle.Abandoned, Request: a.machine.Starting()}
+		a.step(ev)
+	}
+	if !a.machine.Started() && a.machine.Starting() == 0 && !a.container.Created() {
+		a.step(lifecycle.Event{Kind: lifecycle.StartDone}) // by way of the runtime itself
+	}
+	if now() >= a.machine.Armed() && !a.isOver() {
+		a.step(lifecycle.Event{Kind: lifecycle.Deadline})
+	}
+}
+
+// isOver: the exit is recorded, or will be by another.
+func (a *alone) isOver() bool {
+	s := a.machine.State()
+	return s == lifecycle.Stopped || s == lifecycle.Failed
+}
+
+func (a *alone) hasExited() bool {
+	if a.pidfd < 0 {
+		return true
+	}
+	exited, err := a.pidfd.Exited()
+	return err == nil && exited
+}
+
+// initExited tells the machine of init's end. Its output and its exit file are
+// somebody else's business; a gracemon's successor will do it all.
+func (a *alone) initExited() {
+	if a.orphaned || a.machine.State() == lifecycle.Draining {
+		return
+	}
+	a.step(lifecycle.Event{Kind: lifecycle.CgroupEmpty}) // what is left there the runtime kills at delete
+	a.step(lifecycle.Event{Kind: lifecycle.InitExited, Status: a.exitStatus()})
+}
+
+// step steps the machine, does what it asks for and tells it what became of it.
+func (a *alone) step(ev lifecycle.Event) {
+	effects, err := a.journal.Step(a.machine, now(), ev)
+	if err != nil {
+		a.call.warn(err.Error())
+	}
+	var answers []lifecycle.Event
+	for _, e := range effects {
+		if ev, ok := a.perform(e); ok {
+			answers = append(answers, ev)
+		}
+	}
+	for _, ev := range answers {
+		a.step(ev)
+	}
+}
+
+// perform does one thing that the machine asks for.
+func (a *alone) perform(e lifecycle.Effect) (ev lifecycle.Event, answered bool) {
+	switch e.Kind {
+	case lifecycle.Deliver:
+		return answer(e, errnoOf(a.deliver(e))), true
+	case lifecycle.Thaw:
+		return answer(e, errnoOf(a.container.Cgroup.Thaw())), true
+	case lifecycle.DrainStreams:
+		return lifecycle.Event{Kind: lifecycle.StreamsDrained}, true
+	case lifecycle.RecordExit:
+		return answer(e, errnoOf(a.recordExit(e))), true
+	case lifecycle.RunExitCommand:
+		return lifecycle.Event{Kind: lifecycle.ExitCommandDone}, true
+	case lifecycle.Reply:
+		if e.Request == a.self && a.answer == nil {
+			a.answer = &e
+		}
+	}
+	return ev, false
+}
+
+// answer is the event that tells what became of an effect.
+func answer(e lifecycle.Effect, errno int32) lifecycle.Event {
+	switch e.Kind {
+	case lifecycle.Thaw:
+		return lifecycle.Event{Kind: lifecycle.ThawDone, Errno: errno}
+	case lifecycle.RecordExit:
+		return lifecycle.Event{Kind: lifecycle.ExitRecorded, Errno: errno}
+	}
+	return lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal, Errno: errno}
+}
+
+// deliver sends a signal. A process that has exited takes every signal without an
+// error: it has to be asked.
+func (a *alone) deliver(e lifecycle.Effect) error {
+	if a.hasExited() {
+		return unix.ESRCH
+	}
+	if e.Target == lifecycle.ToInit {
+		return a.pidfd.Send(e.Signal)
+	}
+	if a.container.Cgroup.Dir == "" {
+		return a.deliverByRuntime(e)
+	}
+	except := 0
+	if e.Target == lifecycle.ToOthers {
+		except = a.container.Init.Pid
+	}
+	_, err := a.container.Cgroup.Signal(e.Signal, except)
+	return err
+}
+
+// deliverByRuntime is for `kill --all` of a container without a cgroup: what it
+// means there is for the runtime to say.
+func (a *alone) deliverByRuntime(e lifecycle.Effect) error {
+	if e.Target == lifecycle.ToOthers {
+		return nil
+	}
+	args := append(a.call.globals[:len(a.call.globals):len(a.call.globals)], "kill", "--all", a.id(), strconv.Itoa(int(e.Signal)))
+	status, err := a.call.through("runtime.kill", e.Signal, func() (int, error) { return a.call.spawn(args) })
+	if err == nil && status != 0 {
+		err = unix.EIO // the runtime has said more
+	}
+	return err
+}
+
+func (a *alone) id() string {
+	path := a.dir.Path()
+	return path[bytes.LastIndexByte([]byte(path), '/')+1:]
+}
+
+// errnoOf gives the errno for an event, 0 if all went well.
+func errnoOf(err error) int32 {
+	var errno unix.Errno
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, process.ErrGone):
+		return lifecycle.ESRCH
+	case errors.As(err, &errno):
+		return int32(errno)
+	}
+	return int32(unix.EIO)
+}
+
+// recordExit adds the end to the container's record.
+func (a *alone) recordExit(e lifecycle.Effect) error {
+	r, err := a.dir.ReadRecord()
+	if err != nil {
+		return err
+	}
+	r.Exit = statedir.Exit{
+		Status: string(control.AppendStatus(nil, e.Status)),
+		Reason: e.Reason.String(),
+		At:     time.Now().UTC().Format(time.RFC3339Nano),
+	}
+	return a.dir.WriteRecord(r)
+}
+
+// exitStatus is what the kernel tells to who is not the parent: of a zombie to who
+// might trace it, of one that was reaped where the kernel is recent and the pidfd
+// was open before.
+func (a *alone) exitStatus() lifecycle.Status {
+	if a.pidfd < 0 {
+		return lifecycle.Status{}
+	}
+	status, err := a.pidfd.ZombieStatus(a.container.Init.Pid)
+	if err != nil && a.pidfd.AwaitReaped(reapTimeout) {
+		status, err = a.pidfd.ExitInfo()
+	}
+	switch {
+	case err != nil || !status.Known:
+		return lifecycle.Status{}
+	case status.Signal != 0:
+		return lifecycle.Signaled(status.Signal)
+	}
+	return lifecycle.Exited(uint8(status.Code))
+}
+
+// reapTimeout is how long init's parent may take to reap a zombie that the kernel
+// says nothing about.
+const reapTimeout = time.Second
+
+// wait gives up the lock until something happens that can bring the answer: init
+// exits, the timer is due, or another call steps the machine.
+func (a *alone) wait() error {
+	var watch int
+	for a.answer == nil {
+		if watch == 0 {
+			var err error
+			if watch, err = watchDir(a.dir); err != nil {
+				return err
+			}
+			defer unix.Close(watch)
+			// What happened before the watch began is seen by one more round.
+		} else {
+			due := a.machine.Armed()
+			a.exit()
+			if err := a.sleep(watch, due); err != nil {
+				return err
+			}
+			err := a.enter()
+			if err == errDeleted {
+				a.answer = a.ended()
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if a.answer == nil {
+			a.lookForAnswer()
+		}
+	}
+	return nil
+}
+
+// sleep waits for init's end, a change in the directory, or the instant.
+func (a *alone) sleep(watch int, due lifecycle.Instant) error {
+	fds := []unix.PollFd{{Fd: int32(watch), Events: unix.POLLIN}, {Fd: int32(a.pidfd), Events: unix.POLLIN}}
+	if a.isOverOrExited() {
+		fds = fds[:1] // its end has been seen, and would be seen for ever
+	}
+	var timeout *unix.Timespec
+	if due != lifecycle.Never {
+		left := unix.NsecToTimespec(int64(max(0, due-now())))
+		timeout = &left
+	}
+	if _, err := unix.Ppoll(fds, timeout, nil); err != nil && err != unix.EINTR {
+		return err
+	}
+	var events [4096]byte
+	for {
+		if _, err := unix.Read(watch, events[:]); err != nil {
+			return nil // EAGAIN: all taken
+		}
+	}
+}
+
+func (a *alone) isOverOrExited() bool {
+	return a.pidfd < 0 || a.isOver() || a.machine.State() == lifecycle.Draining
+}
+
+// lookForAnswer finds in the journal what another call has answered for the
+// machine, and answers what nobody else will.
+func (a *alone) lookForAnswer() {
+	if a.orphaned && a.hasExited() {
+		a.answer = a.ended()
+		return
+	}
+	for _, name := range [...]string{journal.OldName, journal.Name} {
+		text, err := a.dir.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		j, err := journal.Read(text)
+		if err != nil {
+			continue
+		}
+		for _, r := range j.Records {
+			if r.At < a.asked {
+				continue
+			}
+			for _, text := range r.Effects {
+				if e, err := lifecycle.ParseReply(text); err == nil && e.Request == a.self {
+					a.answer = &e
+					return
+				}
+			}
+		}
+	}
+}
+
+// ended is the answer to one who waited for the end, when the machine gives none
+// any more.
+func (a *alone) ended() *lifecycle.Effect {
+	return &lifecycle.Effect{Kind: lifecycle.Reply, Request: a.self, Outcome: lifecycle.Ended, Status: a.exitStatus()}
+}
+
+// watchDir gives an inotify descriptor that becomes readable when a file of the
+// directory changes, or the directory goes.
+func watchDir(dir *statedir.Dir) (int, error) {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return -1, err
+	}
+	const changes = unix.IN_MODIFY | unix.IN_MOVED_TO | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_ONLYDIR
+	if _, err := unix.InotifyAddWatch(fd, "/proc/self/fd/"+strconv.Itoa(dir.FD()), changes); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// replyOf puts the machine's reply into the words of the control socket.
+func replyOf(e *lifecycle.Effect) control.Reply {
+	r := control.Reply{Exit: e.Status, Errno: e.Errno}
+	switch e.Outcome {
+	case lifecycle.DeliveredOutcome:
+		r.Answer = control.Delivered
+	case lifecycle.Joined:
+		r.Answer = control.Joined
+	case lifecycle.Ended:
+		r.Answer = control.Ended
+	case lifecycle.NotRunning:
+		r.Answer = control.NotRunning
+	case lifecycle.NotFound:
+		r.Answer = control.NotFound
+	case lifecycle.Granted:
+		r.Answer = control.Granted
+	case lifecycle.Refused:
+		r.Answer = control.Refused
+	default:
+		r.Answer = control.Failed
+	}
+	return r
+}
+
+func now() lifecycle.Instant {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic("clock_gettime: " + err.Error()) // the clock exists in every kernel
+	}
+	return lifecycle.Instant(ts.Nano())
+}

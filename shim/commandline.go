@@ -1,0 +1,201 @@
+package shim
+
+import (
+	"strings"
+
+	"gracerun.io/faults"
+)
+
+// call is one call of the program: its command line, as far as gracerun has to
+// understand it.
+//
+// It is read as crun (getopt_long, options in order) and runc (urfave/cli: one
+// dash or two, options also after arguments) read it. What neither would accept
+// is not judged here: it goes to the wrapped runtime, whose message is the one
+// that callers know.
+type call struct {
+	argv    []string
+	globals []string // the options before the command
+	command string
+	args    []string // what follows the command
+
+	// understood: every global option is known, and there is a command.
+	understood bool
+
+	root      string // --root, "" if not given
+	log       string
+	logFormat string
+	debug     bool
+	systemd   bool // --systemd-cgroup, --cgroup-manager=systemd
+
+	wrapped string // path of the wrapped runtime, once it is known
+	config  *Config
+	faults  *faults.Injector
+}
+
+// Names for commands that are spelled as options.
+const (
+	versionCommand = "--version"
+	helpCommand    = "--help"
+)
+
+func parse(argv []string) *call {
+	c := &call{argv: argv}
+	i := 1
+	for ; i < len(argv); i++ {
+		name, value, hasValue, isOption := option(argv[i])
+		if !isOption {
+			break
+		}
+		switch name {
+		case "debug":
+			c.debug = value != "false"
+		case "systemd-cgroup":
+			c.systemd = value != "false"
+		case "root", "log", "log-format", "criu", "rootless", "cgroup-manager":
+			if !hasValue {
+				if i++; i == len(argv) {
+					return c // the wrapped runtime says what is missing
+				}
+				value = argv[i]
+			}
+			c.setGlobal(name, value)
+		case "version", "v", "V":
+			c.command, c.understood = versionCommand, true
+			return c
+		case "help", "h", "?":
+			c.command, c.understood = helpCommand, true
+			return c
+		default:
+			return c
+		}
+	}
+	if i == len(argv) {
+		return c
+	}
+	c.globals, c.command, c.args = argv[1:i], argv[i], argv[i+1:]
+	if c.command == "help" || c.command == "h" {
+		c.command = helpCommand
+	}
+	c.understood = c.logFormat == "" || c.logFormat == "text" || c.logFormat == "json"
+	return c
+}
+
+func (c *call) setGlobal(name, value string) {
+	switch name {
+	case "root":
+		c.root = value
+	case "log":
+		c.log = value
+	case "log-format":
+		c.logFormat = value
+	case "cgroup-manager":
+		c.systemd = value == "systemd"
+	}
+}
+
+// option takes an argument apart: "--name", "-name", "--name=value".
+func option(arg string) (name, value string, hasValue, isOption bool) {
+	if len(arg) < 2 || arg[0] != '-' || arg == "--" {
+		return "", "", false, false
+	}
+	name = strings.TrimPrefix(arg[1:], "-")
+	name, value, hasValue = strings.Cut(name, "=")
+	return name, value, hasValue, true
+}
+
+// A flag of a command: its names, and whether a value follows.
+type flag struct {
+	name, short string
+	takesValue  bool
+	text        *string // where its value goes
+	on          *bool   // or that it was given
+}
+
+// scan reads the arguments of a command. ok is false if there is anything that
+// flags does not have.
+func (c *call) scan(flags []flag) (arguments []string, ok bool) {
+	for i := 0; i < len(c.args); i++ {
+		name, value, hasValue, isOption := option(c.args[i])
+		if c.args[i] == "--" {
+			return append(arguments, c.args[i+1:]...), true
+		}
+		if !isOption {
+			arguments = append(arguments, c.args[i])
+			continue
+		}
+		f := find(flags, name)
+		if f == nil {
+			return nil, false
+		}
+		switch {
+		case !f.takesValue:
+			*f.on = value != "false"
+		case hasValue:
+			*f.text = value
+		default:
+			if i++; i == len(c.args) {
+				return nil, false
+			}
+			*f.text = c.args[i]
+		}
+	}
+	return arguments, true
+}
+
+func find(flags []flag, name string) *flag {
+	for i := range flags {
+		if f := &flags[i]; name == f.name || name == f.short && name != "" {
+			return f
+		}
+	}
+	return nil
+}
+
+// creation is what create and run are told.
+type creation struct {
+	id                               string
+	bundle, config, pidFile, console string
+	detach                           bool
+}
+
+// scanCreation reads the arguments of create and run. The runtimes keep adding
+// flags; whichever those are, the id comes last.
+func (c *call) scanCreation() (n creation, ok bool) {
+	last := len(c.args) - 1
+	if last < 0 || strings.HasPrefix(c.args[last], "-") {
+		return n, false
+	}
+	n = creation{id: c.args[last], bundle: "."}
+	flags := []flag{
+		{name: "bundle", short: "b", takesValue: true, text: &n.bundle},
+		{name: "config", short: "f", takesValue: true, text: &n.config},
+		{name: "pid-file", takesValue: true, text: &n.pidFile},
+		{name: "console-socket", takesValue: true, text: &n.console},
+		{name: "detach", short: "d", on: &n.detach},
+	}
+	for i := 0; i < last; i++ {
+		name, value, hasValue, isOption := option(c.args[i])
+		if !isOption {
+			continue // the value of a flag that is not known here
+		}
+		f := find(flags, name)
+		if f == nil && len(name) > 1 && c.args[i][1] != '-' {
+			f = find(flags, name[:1]) // "-bDIR", as getopt takes it
+			value, hasValue = strings.TrimPrefix(c.args[i][1:], name[:1]), true
+		}
+		switch {
+		case f == nil:
+		case !f.takesValue:
+			*f.on = value != "false"
+		case hasValue:
+			*f.text = value
+		case i+1 < last:
+			i++
+			*f.text = c.args[i]
+		default:
+			return n, false
+		}
+	}
+	return n, true
+}

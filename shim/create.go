@@ -1,0 +1,308 @@
+package shim
+
+import (
+	"bytes"
+	"errors"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/bundle"
+	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
+)
+
+// create is `create [option...] ID`.
+func (c *call) create() int {
+	n, ok := c.scanCreation()
+	if !ok {
+		return c.become(c.argv)
+	}
+	program, err := c.program()
+	if err != nil {
+		return c.fail(err)
+	}
+	dir, supervised, status := c.place(n)
+	if dir == nil {
+		return status
+	}
+	status, err = c.through("runtime.create", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	if err == nil && status == 0 {
+		if err = c.adopt(dir, n.id, program, supervised); err == oci.ErrUnknown {
+			c.warn("gracerun does not know where " + program + " keeps its state: it is run for each signal")
+			err = nil
+		}
+		if err != nil {
+			// The container is there and its runtime can do all with it.
+			c.warn("keep what is known of container " + n.id + ": " + err.Error())
+			err = nil
+		}
+	} else if !supervised {
+		_ = dir.Remove()
+	}
+	if err != nil {
+		return c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+	}
+	return status
+}
+
+// place makes the state directory of a container that is to be created, locked,
+// or finds the one that its supervisor has made. dir is nil if the call has
+// ended with that status.
+func (c *call) place(n creation) (dir *statedir.Dir, supervised bool, status int) {
+	if err := statedir.ValidateID(n.id); err != nil {
+		return nil, false, c.fail(err)
+	}
+	path := n.config
+	if path == "" {
+		path = "config.json"
+	}
+	if path[0] != '/' {
+		path = n.bundle + "/" + path
+	}
+	config, err := bundle.LoadFile(path)
+	if err != nil {
+		// What is wrong with it the wrapped runtime says in its own words; and if
+		// it takes it all the same, it has the container to itself.
+		return nil, false, c.become(c.argv)
+	}
+	settings, err := c.settings()
+	if err == nil {
+		_, err = bundle.StopSettings(config.Annotations, settings.Stop)
+	}
+	if err != nil {
+		return nil, false, c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+	}
+	for range 2 {
+		dir, err = statedir.Create(c.root, n.id)
+		if err == nil {
+			if err = journal.Lock(dir.FD()); err == nil {
+				return dir, false, 0
+			}
+			break
+		}
+		if err != runtime.ErrExist {
+			break
+		}
+		if dir, err = c.open(n.id); err != nil {
+			continue // just removed
+		}
+		if c.isCreatedBySupervisor(dir) {
+			return dir, true, 0
+		}
+		if !c.isStale(dir, n.id) {
+			return nil, false, c.fail(c.errExist(n.id))
+		}
+		// Nobody works in it and the runtime knows of no such container: it was
+		// left by a call that died, or the container was deleted behind our back.
+		if err = dir.Remove(); err != nil {
+			break
+		}
+		dir.Close()
+		err = runtime.ErrExist
+	}
+	if err == runtime.ErrExist {
+		err = c.errExist(n.id)
+	}
+	return nil, false, c.fail(err)
+}
+
+// errExist is in the words of the wrapped runtime.
+func (c *call) errExist(id string) error {
+	if program, err := c.program(); err == nil && oci.StyleOf(program) == oci.Crun {
+		return errors.New("container `" + id + "` already exists")
+	}
+	return errors.New("runc create failed: " + runtime.ErrExist.Error())
+}
+
+// isCreatedBySupervisor tells whether a supervisor has made the directory and
+// this very call is its create: it is among our ancestors. It is told that the
+// directory is ours to remove, at delete.
+func (c *call) isCreatedBySupervisor(dir *statedir.Dir) bool {
+	conn, err := control.Dial(dir.FD())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	pid, err := conn.Supervisor()
+	if err != nil || pid != 0 && !isAncestor(pid) {
+		return false
+	}
+	reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, patience)
+	if err != nil || reply.Answer != control.Current || reply.Status != "creating" {
+		return false
+	}
+	reply, err = conn.Ask(control.Request{Verb: control.Keep, Grace: control.OwnGrace}, patience)
+	return err == nil && reply.Answer == control.Done
+}
+
+// isAncestor looks up the line of parents; a wrapper script or two may stand
+// between a supervisor and its runtime.
+func isAncestor(pid int) bool {
+	for parent, steps := unix.Getppid(), 0; parent > 1 && steps < 8; steps++ {
+		if parent == pid {
+			return true
+		}
+		text, err := readFile("/proc/" + strconv.Itoa(parent) + "/stat")
+		if err != nil {
+			return false
+		}
+		if parent, err = parentOf(text); err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// isStale tells whether the directory is of no use to anybody. If it is, it is
+// locked.
+func (c *call) isStale(dir *statedir.Dir, id string) bool {
+	if conn, err := control.Dial(dir.FD()); err != control.ErrNoSupervisor {
+		if err == nil {
+			conn.Close()
+		}
+		return false
+	}
+	if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return false // a create or delete is under way
+	}
+	if container, err := oci.ReadContainer(dir); err == nil {
+		return !container.Known()
+	}
+	program, err := c.program()
+	if err != nil {
+		return false
+	}
+	where, err := c.runtimeDir(program, id)
+	return err == nil && !oci.Has(where)
+}
+
+// runtimeDir is where the wrapped runtime keeps a container.
+func (c *call) runtimeDir(program, id string) (string, error) {
+	root := oci.Root(program, c.root)
+	if root[0] != '/' {
+		wd, err := unix.Getwd()
+		if err != nil {
+			return "", err
+		}
+		root = wd + "/" + root
+	}
+	return root + "/" + id, nil
+}
+
+// container gives what is kept of the wrapped runtime's container. A create that
+// died, or one that a supervisor made with another runtime in mind, left nothing:
+// then it is made up for. The error is errUnknown if there is nothing to know.
+func (c *call) container(dir *statedir.Dir, id string) (*oci.Container, error) {
+	container, err := oci.ReadContainer(dir)
+	if err == nil {
+		return container, nil
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return nil, err
+	}
+	supervised := true
+	if conn, err := control.Dial(dir.FD()); err == nil {
+		conn.Close()
+	} else {
+		supervised = false
+		if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
+			return nil, errUnknown // its create is under way
+		}
+		defer journal.Unlock(dir.FD())
+	}
+	program, err := c.program()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.adopt(dir, id, program, supervised); err != nil {
+		return nil, errUnknown
+	}
+	return oci.ReadContainer(dir)
+}
+
+// errUnknown: gracerun knows nothing of the container; the wrapped runtime may.
+var errUnknown = errors.New("nothing is known of the container")
+
+// adopt takes down what the wrapped runtime says of a container that it has
+// created. What a supervisor writes itself is left to it.
+func (c *call) adopt(dir *statedir.Dir, id, program string, supervised bool) error {
+	where, err := c.runtimeDir(program, id)
+	if err != nil {
+		return err
+	}
+	status, err := oci.ReadStatus(where)
+	if err != nil {
+		return err
+	}
+	container, err := oci.NewContainer(program, where, id, status)
+	if err != nil {
+		return err
+	}
+	if !supervised && !dir.HasRecord() {
+		if err := c.record(dir, id, container, status); err != nil {
+			return err
+		}
+	}
+	// Last: what needs the others looks for this one.
+	return oci.WriteContainer(dir, container)
+}
+
+// record begins the journal and the record of a container without a supervisor.
+func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, status *oci.Status) error {
+	settings, err := c.settings()
+	if err != nil {
+		return err
+	}
+	stop, err := bundle.StopSettings(status.Annotations, settings.Stop)
+	if err != nil {
+		return err
+	}
+	config := machineConfig(stop)
+	w, err := journal.Create(dir.FD(), config)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	m := lifecycle.New(config)
+	if _, err := w.Step(m, now(), lifecycle.Event{Kind: lifecycle.CreateDone}); err != nil {
+		return err
+	}
+	r := &statedir.Record{
+		ID: id, Bundle: status.Bundle, Rootfs: status.Rootfs, OCIVersion: status.OCIVersion,
+		Created: status.Created, CgroupsPath: status.CgroupsPath,
+		Runtime: container.Program, RuntimeArgs: c.globals, RuntimeRoot: c.root,
+		Init:       container.Init.String(),
+		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy,
+		Annotations: status.Annotations,
+	}
+	if config, err := bundle.Load(status.Bundle); err == nil {
+		r.Terminal = config.Terminal
+	}
+	return dir.WriteRecord(r)
+}
+
+func machineConfig(stop bundle.Stop) lifecycle.Config {
+	c := lifecycle.DefaultConfig()
+	c.StopSignal = stop.Signal
+	c.Grace = lifecycle.Duration(min(stop.Grace, time.Duration(lifecycle.Never)))
+	if stop.Policy == runtime.Enforce {
+		c.Policy = lifecycle.Enforce
+	}
+	return c
+}
+
+// parentOf reads the number of the parent from /proc/PID/stat: the second field
+// after the name, which ends at the last parenthesis (proc(5)).
+func parentOf(stat []byte) (int, error) {
+	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 2 {
+		return 0, errors.New("not in the format of /proc/PID/stat")
+	}
+	return strconv.Atoi(string(fields[1]))
+}

@@ -1,0 +1,111 @@
+package shim
+
+import (
+	"errors"
+
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
+)
+
+// delete is `delete [--force] ID`. Whether a container may be deleted the wrapped
+// runtime decides; the supervisor is asked first, since it may have to end the
+// container, or still be saving its last output. The state directory goes last:
+// until then another `delete --force` can do it all again.
+func (c *call) delete() int {
+	var force bool
+	args, ok := c.scan([]flag{{name: "force", short: "f", on: &force}})
+	if !ok || len(args) != 1 {
+		return c.become(c.argv)
+	}
+	dir, err := c.open(args[0])
+	if err == runtime.ErrNotExist {
+		return c.hand("runtime.delete", 0, c.argv[1:])
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	if container, err := c.container(dir, args[0]); err == nil {
+		c.belongsTo(container)
+	}
+	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
+	switch {
+	case err == control.ErrNoSupervisor:
+		// Nobody is to send a signal, or begin to wait, while it goes away.
+		if err := journal.Lock(dir.FD()); err != nil {
+			return c.fail(err)
+		}
+	case err != nil && !force:
+		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
+	case err != nil:
+		c.warn("delete container " + args[0] + " without its supervisor: " + err.Error())
+	}
+	status, err := c.through("runtime.delete", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	if err != nil {
+		return c.fail(err)
+	}
+	if status == 0 || !c.isKnown(dir, args[0]) {
+		if err := dir.Remove(); err != nil {
+			c.warn("remove what is left of container " + args[0] + ": " + err.Error())
+		}
+	}
+	return status
+}
+
+// isKnown tells whether the wrapped runtime knows the container. When it does
+// not, a delete fails, and what gracerun has of it goes all the same.
+func (c *call) isKnown(dir *statedir.Dir, id string) bool {
+	if container, err := oci.ReadContainer(dir); err == nil {
+		return container.Known()
+	}
+	program, err := c.program()
+	if err != nil {
+		return true
+	}
+	where, err := c.runtimeDir(program, id)
+	return err != nil || oci.Has(where)
+}
+
+// The two ways of pauseOrResume.
+const (
+	pauseDone  = control.PauseDone
+	resumeDone = control.ResumeDone
+)
+
+// pauseOrResume runs the wrapped runtime's pause or resume, and tells the
+// supervisor. Where there is none, whoever steps the machine next asks the cgroup.
+func (c *call) pauseOrResume(done control.Verb) int {
+	args, ok := c.scan(nil)
+	if !ok || len(args) != 1 {
+		return c.become(c.argv)
+	}
+	dir, err := c.open(args[0])
+	if err != nil {
+		return c.become(c.argv)
+	}
+	if container, err := c.container(dir, args[0]); err == nil {
+		c.belongsTo(container)
+	}
+	conn, err := control.Dial(dir.FD())
+	if err != nil {
+		return c.become(c.argv)
+	}
+	defer conn.Close()
+	status, err := c.spawn(c.argv[1:])
+	if err != nil {
+		return c.fail(err)
+	}
+	if status == 0 {
+		if _, err := conn.Ask(control.Request{Verb: done, Grace: control.OwnGrace}, patience); err != nil {
+			c.warn("tell the supervisor of container " + args[0] + " that it was paused or resumed: " + err.Error())
+		}
+	}
+	return status
+}
+
+// supervisorIsDead is called when a state directory has no live supervisor: where
+// there was one, it has died, and is to be recovered before anything else is done
+// to the container.
+func (c *call) supervisorIsDead(*statedir.Dir) {}

@@ -1,0 +1,93 @@
+// Package shim is the command line of gracerun: that of crun and runc, whichever
+// is wrapped, with the signal path taken out of it.
+//
+// Who calls a runtime calls it for each signal and each look at a state, so that
+// `kill` and `state` are to cost no more than starting this program: no import of
+// fmt, net, encoding/json or os/exec, no configuration file read before it is
+// needed, no file of the wrapped runtime opened. Commands after which nothing has
+// to be done become the wrapped runtime (execve), and are not seen again.
+package shim
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/statedir"
+)
+
+// Main runs one command and gives the exit status of the program.
+func Main(argv []string) int {
+	if len(argv) > 3 && argv[1] == trampoline {
+		return becomeListener(argv[2:])
+	}
+	c := parse(argv)
+	if err := c.loadFaults(); err != nil {
+		return c.fail(err)
+	}
+	if !c.understood {
+		return c.become(c.argv)
+	}
+	switch c.command {
+	case "kill":
+		return c.kill()
+	case "state":
+		return c.state()
+	case "create":
+		return c.create()
+	case "start":
+		return c.start()
+	case "delete":
+		return c.delete()
+	case "pause":
+		return c.pauseOrResume(pauseDone)
+	case "resume":
+		return c.pauseOrResume(resumeDone)
+	case "run":
+		return c.run()
+	case "stop":
+		return c.stop()
+	case "trace":
+		return c.trace()
+	case "events":
+		return c.events()
+	case "features":
+		return c.features()
+	case versionCommand:
+		return c.version()
+	case helpCommand:
+		return c.help()
+	}
+	return c.become(c.argv)
+}
+
+// open opens the state directory of the container. Without one it was not made
+// by way of gracerun or gracemon, and the wrapped runtime knows more.
+func (c *call) open(id string) (*statedir.Dir, error) { return statedir.Open(c.root, id) }
+
+// program gives the runtime to wrap where no container says which one has made it.
+func (c *call) program() (string, error) {
+	if c.wrapped == "" {
+		chosen, _ := unix.Getenv(oci.Variable)
+		if chosen == "" {
+			config, err := c.settings()
+			if err != nil {
+				return "", err
+			}
+			chosen = config.Runtime
+		}
+		program, err := oci.Find(chosen)
+		if err != nil {
+			return "", err
+		}
+		c.wrapped = program
+	}
+	return c.wrapped, nil
+}
+
+// belongsTo makes the runtime that has made a container the one to be run for it,
+// whatever is configured by now: another one would not know the container.
+func (c *call) belongsTo(container *oci.Container) {
+	if container != nil && unix.Faccessat(unix.AT_FDCWD, container.Program, unix.X_OK, 0) == nil {
+		c.wrapped = container.Program
+	}
+}

@@ -1,0 +1,153 @@
+package shim
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/lifecycle"
+)
+
+// start is `start ID`. The machine is asked for leave: a container that was told
+// to stop is not started any more. Where the machine says no for a reason that the
+// wrapped runtime knows as well, that one says so.
+func (c *call) start() int {
+	args, ok := c.scan(nil)
+	if !ok || len(args) != 1 {
+		return c.become(c.argv)
+	}
+	dir, err := c.open(args[0])
+	if err == runtime.ErrNotExist {
+		return c.hand("runtime.start", 0, c.argv[1:])
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	conn, err := control.Dial(dir.FD())
+	switch {
+	case err == nil:
+		defer conn.Close()
+		return c.startSupervised(conn, dir, args[0])
+	case err != control.ErrNoSupervisor:
+		return c.fail(err)
+	}
+	c.supervisorIsDead(dir)
+	return c.startAlone(dir, args[0])
+}
+
+func (c *call) startSupervised(conn control.Conn, dir *statedir.Dir, id string) int {
+	if container, err := c.container(dir, id); err == nil {
+		c.belongsTo(container)
+	}
+	reply, err := c.askOn(conn, dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+	switch {
+	case err == control.ErrNoSupervisor:
+		return c.startAlone(dir, id)
+	case err != nil:
+		return c.fail(err)
+	case reply.Answer == control.Refused && c.isStopping(conn):
+		return c.fail(errStopped(id))
+	case reply.Answer != control.Granted:
+		return c.runStart(nil)
+	}
+	return c.runStart(func(status int) {
+		request := control.Request{Verb: control.StartDone, Status: uint8(status), Grace: control.OwnGrace}
+		if _, err := conn.Ask(request, patience); err != nil {
+			// It finds out for itself: the connection ends.
+			c.warn("tell the supervisor of container " + id + " that it was started: " + err.Error())
+		}
+	})
+}
+
+// isStopping tells whether a stop is the reason of a refusal.
+func (c *call) isStopping(conn control.Conn) bool {
+	reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, patience)
+	return err == nil && reply.Answer == control.Current &&
+		(reply.Stop != 0 || reply.Phase == lifecycle.Stopping.String() || reply.Phase == lifecycle.Killing.String())
+}
+
+func errStopped(id string) error {
+	return errors.New("cannot start container " + id + ": it was told to stop before it was started")
+}
+
+// runStart runs the wrapped runtime's start and has its status reported.
+func (c *call) runStart(report func(status int)) int {
+	status, err := c.through("runtime.start", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	if err != nil && status == 0 {
+		status = 1
+	}
+	if report != nil {
+		report(status)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	return status
+}
+
+// startLock is locked for as long as a start is under way that the machine has
+// granted: whoever can lock it knows that the one who was granted it is dead.
+const startLock = "start"
+
+func (c *call) startAlone(dir *statedir.Dir, id string) int {
+	a, err := c.attend(dir, id)
+	if err == errUnknown {
+		return c.runStart(nil)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	defer a.leave()
+	lock, err := unix.Openat(dir.FD(), startLock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return c.fail(err)
+	}
+	defer unix.Close(lock)
+	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		a.exit()
+		return c.runStart(nil) // another one is at it; the runtime lets one win
+	}
+	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})
+	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
+	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing
+	a.exit()
+	if !granted {
+		if stopping && !a.hasExited() {
+			return c.fail(errStopped(id))
+		}
+		return c.runStart(nil)
+	}
+	return c.runStart(func(status int) {
+		if err := a.enter(); err != nil {
+			if err != errDeleted {
+				c.warn("note that container " + id + " was started: " + err.Error())
+			}
+			return
+		}
+		a.step(lifecycle.Event{Kind: lifecycle.StartDone, Errno: errnoOfStatus(status)})
+		a.exit()
+	})
+}
+
+func errnoOfStatus(status int) int32 {
+	if status == 0 {
+		return 0
+	}
+	return int32(unix.EIO)
+}
+
+// startIsDead tells whether the one who was granted the start is gone.
+func (a *alone) startIsDead() bool {
+	if a.machine.Starting() == a.self {
+		return false
+	}
+	fd, err := unix.Openat(a.dir.FD(), startLock, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err == unix.ENOENT
+	}
+	defer unix.Close(fd)
+	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil
+}

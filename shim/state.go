@@ -1,0 +1,69 @@
+package shim
+
+import (
+	"errors"
+	"time"
+
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/oci"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/control"
+)
+
+// state is `state ID`. It prints what the wrapped runtime would print.
+func (c *call) state() int {
+	args, ok := c.scan(nil)
+	if !ok || len(args) != 1 {
+		return c.become(c.argv)
+	}
+	dir, err := c.open(args[0])
+	if err == runtime.ErrNotExist {
+		return c.stateByRuntime()
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	container, err := c.container(dir, args[0])
+	if err != nil || !container.Known() {
+		c.belongsTo(container)
+		return c.stateByRuntime() // it has the right words, or knows more
+	}
+	status, pid := "", container.Init.Pid
+	conn, err := control.Dial(dir.FD())
+	if err == nil {
+		// A supervisor that hangs must not keep its container from being looked at.
+		reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, stateTimeout)
+		conn.Close()
+		if err == nil && reply.Answer == control.Current && reply.Status != "creating" {
+			status, pid = reply.Status, reply.Pid
+		}
+	}
+	if status == "" {
+		if status, err = look(container); err != nil {
+			return c.fail(err)
+		}
+	}
+	write(1, container.State(status, pid))
+	return 0
+}
+
+const stateTimeout = 2 * time.Second
+
+func (c *call) stateByRuntime() int { return c.hand("runtime.state", 0, c.argv[1:]) }
+
+// look finds out the status of a container without asking its supervisor.
+func look(container *oci.Container) (status string, err error) {
+	pidfd, err := process.OpenVerified(container.Init)
+	if errors.Is(err, process.ErrGone) || errors.Is(err, process.ErrReused) {
+		return container.Look(false)
+	}
+	if err != nil {
+		return "", err
+	}
+	defer pidfd.Close()
+	exited, err := pidfd.Exited()
+	if err != nil {
+		return "", err
+	}
+	return container.Look(!exited)
+}
