@@ -23,7 +23,9 @@ var known = []struct {
 		{race: "kill-leaves-frozen", fixed: Version{1, 29, 1},
 			harm: "a failed kill --all can leave the container frozen for ever"},
 	}},
-	{"runc", nil},
+	{"runc", []affected{
+		{race: "bare-pid-kill", harm: "a kill checks the process first and takes it by its number afterwards (up to the signal itself if built by Go before 1.23): it can reach another process that has the number by then"},
+	}},
 	{"conmon", []affected{
 		{race: "second-term", harm: "a SIGTERM to conmon is passed on to the container, in addition to the manager's own"},
 		{race: "monitor-killed", harm: "when conmon is killed, log and exit status of the container are lost"},

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"gracerun.io/check"
+	"gracerun.io/internal/races"
 	"gracerun.io/supervisor/lifecycle/explore"
 )
 
@@ -19,7 +20,7 @@ func TestRacesNameWhatExists(t *testing.T) {
 	for _, mu := range explore.Mutants() {
 		mutants[mu.Name] = true
 	}
-	shown := regexp.MustCompile(`\*Shown by\* ([^#]*)`).FindAllStringSubmatch(text, -1)
+	shown := regexp.MustCompile(`\*Shown by\* ([^#]*?)(?:\*Reproduced by|#|$)`).FindAllStringSubmatch(text, -1)
 	quoted := regexp.MustCompile("`([^`]+)`")
 	names := 0
 	for _, s := range shown {
@@ -32,6 +33,28 @@ func TestRacesNameWhatExists(t *testing.T) {
 	}
 	if names < 30 {
 		t.Errorf("found only %d names in races.md", names)
+	}
+}
+
+// TestScenesAreTold: every scene of testdata/races is named in races.md, in the
+// section of its race.
+func TestScenesAreTold(t *testing.T) {
+	scenes, err := races.All()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, section := range strings.Split(read(t, "races.md"), "\n### ")[1:] {
+		heading, text, _ := strings.Cut(section, "\n")
+		for _, race := range strings.Split(heading, ", ") {
+			sections[race] = text
+		}
+	}
+	for _, s := range scenes {
+		_, told, _ := strings.Cut(sections[s.Race], "*Reproduced by*")
+		if !strings.Contains(told, "`"+s.ID+"`") {
+			t.Errorf("section %s of races.md does not name the scene %s", s.Race, s.ID)
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/lifecycle/explore"
 )
 
@@ -116,6 +117,12 @@ func (x explorer) exhaust(setups []*explore.Setup) error {
 	seconds := time.Since(begin).Seconds()
 	fmt.Fprintf(x.out, "%d distinct states by %d moves in %.1f s (%.0f states/s): no invariant broken\n",
 		states, moves, seconds, float64(states)/seconds)
+	causes := 0
+	for _, events := range seen {
+		causes += len(events)
+	}
+	fmt.Fprintf(x.out, "Coverage: %d of %d states of a life, %d ways from one to another, by %d pairs of way and event\n",
+		seen.States(), lifecycle.States, len(seen), causes)
 	if x.Bool("coverage") {
 		x.coverage(seen)
 	}

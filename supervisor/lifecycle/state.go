@@ -31,6 +31,9 @@ const (
 	states = int(iota)
 )
 
+// States is the number of states there are.
+const States = states
+
 // State returns the state of the container.
 func (m *Machine) State() State {
 	switch {

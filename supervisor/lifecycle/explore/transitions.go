@@ -45,6 +45,15 @@ func (w watched) Step(now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Eff
 // Clone implements Subject.
 func (w watched) Clone() Subject { return watched{Sound{w.Machine.Clone()}, w.seen} }
 
+// States gives how many states of the machine were seen.
+func (t Transitions) States() int {
+	seen := map[lifecycle.State]bool{}
+	for tr := range t {
+		seen[tr.From], seen[tr.To] = true, true
+	}
+	return len(seen)
+}
+
 // Diagram writes the transitions as a Mermaid state diagram, in the order of
 // the states of a life.
 func (t Transitions) Diagram(out io.Writer) {
