@@ -43,7 +43,8 @@ type Stream struct {
 	fd        int
 	terminal  bool
 	unspliced bool // what fd is cannot be spliced
-	grown     bool // the pipe
+	pipe      int  // its size, since it was asked to be large
+	took      int  // bytes, the last time
 
 	spool    *spool.Spool
 	volatile bool  // the spool is in memory: the state directory has no room
@@ -53,6 +54,8 @@ type Stream struct {
 	watched bool
 	held    bool
 	timer   loop.Timer
+	last    lifecycle.Instant // when it was ready
+	streak  int               // how often in a row it was, in short succession
 }
 
 // Stream gives the stream that reads from fd, which is non-blocking and stays
@@ -93,6 +96,7 @@ func (s *Stream) Readable() Result {
 		return s.discard()
 	}
 	n, result := s.take()
+	s.took = n
 	if n > 0 || result != Again {
 		s.distribute(result != More, false)
 		s.l.touched(n)
@@ -125,12 +129,14 @@ func (s *Stream) take() (n int, result Result) {
 		return s.throwAway(err)
 	case n == 0:
 		return 0, EOF
-	case n < batch:
+	}
+	if n >= smallPipe {
+		s.grow()
+	}
+	if n < batch {
 		// The pipe was empty. What came since makes the descriptor readable again.
-		s.grow(n)
 		return n, Again
 	}
-	s.grow(n)
 	return n, More
 }
 
@@ -207,19 +213,20 @@ func (s *Stream) discard() Result {
 	case err != nil || n == 0:
 		return EOF
 	case n < batch:
+		s.took = n
 		return Again
 	}
 	return More
 }
 
 // grow makes the pipe of a container larger that fills it faster than it is
-// emptied. It is not done at once for all: the kernel would keep the memory for
-// containers that say a line a day.
-func (s *Stream) grow(n int) {
-	if n >= smallPipe && !s.grown && !s.terminal {
-		s.grown = true
-		unix.FcntlInt(uintptr(s.fd), unix.F_SETPIPE_SZ, bigPipe)
+// emptied, and reports whether it is large. It is not done at once for all: the
+// kernel would keep the memory for containers that say a line a day.
+func (s *Stream) grow() bool {
+	if s.pipe == 0 && !s.terminal {
+		s.pipe, _ = unix.FcntlInt(uintptr(s.fd), unix.F_SETPIPE_SZ, bigPipe)
 	}
+	return s.pipe >= bigPipe
 }
 
 // distribute gives logs and Sink what they have not had yet. flush says that no

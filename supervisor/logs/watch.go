@@ -12,6 +12,11 @@ const (
 
 	// quietFor is how long nothing must have moved before buffers are given back.
 	quietFor = lifecycle.Second
+
+	// paceAfter times in a row must a stream have been ready within two periods,
+	// before it is looked at only once a period.
+	paceAfter  = 16
+	pacePeriod = lifecycle.Millisecond
 )
 
 // Due is when Tick wants to be called; lifecycle.Never if it does not. It is for
@@ -80,7 +85,7 @@ func (l *Logs) catchUp() {
 	for _, s := range l.streams {
 		if s != nil && s.held && !s.mustWait() {
 			s.held = false
-			s.poll()
+			s.rewatch()
 		}
 	}
 }
@@ -118,9 +123,13 @@ func (s *Stream) mustWait() bool {
 // Watch has the Loop call Readable, and ended each time that nobody has the
 // other end open any more. For a FIFO that is once: it is not watched any longer
 // then. A terminal may be opened again, and is looked at every 100 ms.
+//
+// A container that writes all the time is not looked at for each of its writes,
+// which would cost both sides a switch of the processor, but once in a
+// millisecond, as long as its pipe has room for what it writes meanwhile.
 func (s *Stream) Watch(ended func()) error {
 	s.ended = ended
-	s.timer.Fire = s.poll
+	s.timer.Fire = s.look
 	if s.left() > 0 {
 		s.distribute(true, false) // what a predecessor has left, should nothing more come
 	}
@@ -149,8 +158,8 @@ func (s *Stream) unwatch() {
 	}
 }
 
-// poll watches again what was not watched for a while.
-func (s *Stream) poll() {
+// rewatch watches again what was not watched for a while.
+func (s *Stream) rewatch() {
 	if s.ended != nil && !s.watched {
 		if err := s.watch(); err != nil {
 			s.l.options.Warn("Failed to watch " + s.source.String() + " of the container: " + err.Error())
@@ -160,19 +169,64 @@ func (s *Stream) poll() {
 
 func (s *Stream) ready(uint32) {
 	switch s.Readable() {
+	case Again:
+		s.pace()
 	case Held:
 		s.held = true
 		s.unwatch()
 	case EOF:
+		s.end()
+	}
+}
+
+// pace stops watching a stream that is ready again and again, for a moment.
+func (s *Stream) pace() {
+	now := loop.Now()
+	if busy := now < s.last.After(2*pacePeriod); !busy || s.terminal {
+		s.streak = 0
+	} else if s.streak++; s.streak >= paceAfter && s.grow() && s.took <= bigPipe/8 {
 		s.unwatch()
-		ended := s.ended
-		if s.terminal {
-			s.l.options.Loop.Arm(&s.timer, loop.Now().After(reopenTerminal))
-		} else {
-			s.ended = nil
+		s.l.options.Loop.Arm(&s.timer, now.After(pacePeriod))
+	}
+	s.last = now
+}
+
+// look is called some time after watching a stream was given up.
+func (s *Stream) look() {
+	if s.ended == nil || s.held || s.watched {
+		return
+	}
+	if s.terminal {
+		s.rewatch()
+		return
+	}
+	switch s.Readable() {
+	case Again:
+		if s.took > 0 && s.took <= bigPipe/8 {
+			s.last = loop.Now()
+			s.l.options.Loop.Arm(&s.timer, s.last.After(pacePeriod))
+			return
 		}
-		if ended != nil {
-			ended()
-		}
+		s.streak = 0
+		s.rewatch()
+	case More:
+		s.rewatch()
+	case Held:
+		s.held = true
+	case EOF:
+		s.end()
+	}
+}
+
+func (s *Stream) end() {
+	s.unwatch()
+	ended := s.ended
+	if s.terminal {
+		s.l.options.Loop.Arm(&s.timer, loop.Now().After(reopenTerminal))
+	} else {
+		s.ended = nil
+	}
+	if ended != nil {
+		ended()
 	}
 }

@@ -1,0 +1,383 @@
+package logs
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/logs/spool"
+	"gracerun.io/supervisor/loop"
+)
+
+// victim is a supervisor: it moves output from the FIFOs of a state directory
+// to a log until it is killed, or until both FIFOs have no writer.
+func victim() {
+	dir := os.Getenv("LOGS_TEST_VICTIM")
+	var l *Logs
+	lp, err := loop.New()
+	if err == nil {
+		l, err = Open(victimOptions(dir, lp))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "victim:", err)
+		os.Exit(1)
+	}
+	open := 0
+	for source := range Source(sources) {
+		fd, err := unix.Open(filepath.Join(dir, source.String()), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "victim:", err)
+			os.Exit(1)
+		}
+		open++
+		l.Stream(source, fd, false).Watch(func() {
+			if open--; open == 0 {
+				lp.Stop()
+			}
+		})
+	}
+	fmt.Println("ready")
+	if err := lp.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "victim:", err)
+		os.Exit(1)
+	}
+	l.Finish()
+	l.Close()
+	os.Exit(0)
+}
+
+func victimOptions(dir string, lp *loop.Loop) Options {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		panic(err)
+	}
+	o := Options{
+		Paths: []string{"k8s-file:" + filepath.Join(dir, "log")}, Dir: fd, Loop: lp,
+		Warn: func(text string) { fmt.Fprintln(os.Stderr, "victim warns:", text) },
+	}
+	if os.Getenv("LOGS_TEST_ROTATE") != "" {
+		o.SizeMax, o.Rotate, o.MaxFiles = 1<<20, true, 1<<20
+	}
+	return o
+}
+
+// TestKilledAtAnyInstant kills supervisors at random instants, one after
+// another, while two streams are written. The log must hold every byte of each
+// stream once.
+func TestKilledAtAnyInstant(t *testing.T) {
+	kills := 60
+	switch {
+	case os.Getenv("GRACERUN_SOAK") != "":
+		kills = 5000
+	case testing.Short():
+		kills = 25
+	}
+	for _, rotate := range []bool{false, true} {
+		t.Run("rotate="+strconv.FormatBool(rotate), func(t *testing.T) {
+			seed := time.Now().UnixNano()
+			t.Logf("seed %d", seed)
+			random := rand.New(rand.NewSource(seed))
+			dir, err := os.MkdirTemp(shm, "logs-crash-")
+			if err != nil {
+				dir = t.TempDir()
+			}
+			t.Cleanup(func() { os.RemoveAll(dir) })
+			said := [sources]*speaker{}
+			for source := range said {
+				said[source] = speak(t, dir, Source(source), random.Int63())
+			}
+			killed := 0
+			for killed < kills {
+				v := startVictim(t, dir, rotate)
+				// Most of the time it lives long enough to work, now and then it
+				// dies while it still settles what its predecessor has left.
+				if random.Intn(4) > 0 {
+					v.waitReady(t)
+				}
+				time.Sleep(time.Duration(random.Intn(4_000)) * time.Microsecond)
+				v.kill()
+				killed++
+			}
+			for _, s := range said {
+				s.stop()
+			}
+			v := startVictim(t, dir, rotate)
+			v.waitReady(t)
+			for _, s := range said {
+				unix.Close(s.fd) // what is in a FIFO is gone when nobody has it open
+			}
+			if err := v.cmd.Wait(); err != nil {
+				t.Fatalf("the last supervisor: %v", err)
+			}
+			log := readRotated(t, dir)
+			total := 0
+			for source, s := range said {
+				got := streamContent(log, Source(source).String())
+				if want := s.text.Bytes(); !bytes.Equal(got, want) {
+					at := 0
+					for at < min(len(got), len(want)) && got[at] == want[at] {
+						at++
+					}
+					t.Errorf("%v: log has %d bytes, %d were written; they differ from byte %d on:\n got %.80q\nwant %.80q",
+						Source(source), len(got), len(want), at, got[at:], want[at:])
+				}
+				total += s.text.Len()
+			}
+			t.Logf("%d supervisors killed while %d bytes were written: none lost, none doubled", killed, total)
+		})
+	}
+}
+
+// speaker is a container that writes numbered lines of odd lengths.
+type speaker struct {
+	text bytes.Buffer // what was written
+	fd   int
+	end  chan struct{}
+	done chan struct{}
+}
+
+func speak(t *testing.T, dir string, source Source, seed int64) *speaker {
+	t.Helper()
+	path := filepath.Join(dir, source.String())
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// For reading too, so that the pipe outlives its reader.
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &speaker{fd: fd, end: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		random := rand.New(rand.NewSource(seed))
+		filler := strings.Repeat("abcdefghijklmnopqrstuvwxyz", 1000)
+		for n := 0; ; n++ {
+			line := strconv.Itoa(n) + " " + source.String() + " "
+			switch random.Intn(40) {
+			case 0:
+				line = "" // an empty line
+			case 1:
+				line += filler[:random.Intn(len(filler))]
+			default:
+				line += filler[:random.Intn(200)]
+			}
+			line += "\n"
+			for rest := []byte(line); len(rest) > 0; {
+				select {
+				case <-s.end:
+					return
+				default:
+				}
+				wrote, err := unix.Write(fd, rest)
+				if err == unix.EAGAIN {
+					waitWritable(fd)
+					continue
+				}
+				if err != nil {
+					panic(err)
+				}
+				s.text.Write(rest[:wrote])
+				rest = rest[wrote:]
+			}
+		}
+	}()
+	return s
+}
+
+func waitWritable(fd int) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	unix.Poll(fds, 100)
+}
+
+func (s *speaker) stop() {
+	close(s.end)
+	<-s.done
+}
+
+type victimProcess struct {
+	cmd   *exec.Cmd
+	ready *os.File
+}
+
+func startVictim(t *testing.T, dir string, rotate bool) *victimProcess {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "LOGS_TEST_VICTIM="+dir, "GOMAXPROCS=1")
+	if rotate {
+		cmd.Env = append(cmd.Env, "LOGS_TEST_ROTATE=1")
+	}
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = write
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	write.Close()
+	return &victimProcess{cmd, read}
+}
+
+func (v *victimProcess) waitReady(t *testing.T) {
+	t.Helper()
+	if _, err := v.ready.Read(make([]byte, 16)); err != nil {
+		t.Fatalf("a supervisor did not come up: %v", err)
+	}
+}
+
+func (v *victimProcess) kill() {
+	v.cmd.Process.Kill()
+	v.cmd.Wait()
+	v.ready.Close()
+}
+
+// readRotated reads PATH.N to PATH.1 and PATH, in the order of their writing.
+func readRotated(t *testing.T, dir string) []byte {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "log.[0-9]*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	number := func(name string) int { n, _ := strconv.Atoi(name[strings.LastIndexByte(name, '.')+1:]); return n }
+	sort.Slice(names, func(i, j int) bool { return number(names[i]) > number(names[j]) })
+	var all []byte
+	for _, name := range append(names, filepath.Join(dir, "log")) {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	return all
+}
+
+// streamContent puts together what one stream has written.
+func streamContent(log []byte, stream string) []byte {
+	var all []byte
+	for len(log) > 0 {
+		end := bytes.IndexByte(log, '\n')
+		record := log[:end+1]
+		log = log[end+1:]
+		if !timestamp.Match(record[:min(len(record), prefixLen)]) {
+			return append(all, fmt.Sprintf("<<no record: %.80q>>", record)...)
+		}
+		if string(record[36:42]) != stream {
+			continue
+		}
+		text := record[prefixLen:]
+		if record[43] == 'P' {
+			text = text[:len(text)-1]
+		}
+		all = append(all, text...)
+	}
+	return all
+}
+
+// TestEachCut puts a state directory into each state that a killed supervisor
+// can leave, and has a successor go on.
+func TestEachCut(t *testing.T) {
+	const said = "one\ntwo\nthree\n" // in the spool
+	const stamp = "2026-01-02T03:04:05.000000006+00:00 stdout F "
+	const had, wrote = stamp + "zero\n", stamp + "one\n" + stamp + "two\n"
+	const all = "T stdout F zero\nT stdout F one\nT stdout F two\nT stdout F three\n"
+	intent := func(ino uint64, dev uint64) *spool.Intent {
+		return &spool.Intent{Stream: 0, From: 0, To: 8, Dev: dev, Ino: ino,
+			Before: int64(len(had)), Bytes: int64(len(wrote)), Total: int64(len(had) + len(wrote))}
+	}
+	type state struct {
+		spool string
+		log   string
+		pos   int64
+		want  string
+		set   bool // the intent
+		total int64
+	}
+	cuts := map[string]state{
+		"spliced, nothing else":         {spool: said, log: had, want: all},
+		"intent set, not written":       {spool: said, log: had, set: true, want: all},
+		"written, not committed":        {spool: said, log: had + wrote, set: true, want: all},
+		"moved on, intent not cleared":  {spool: said, log: had + wrote, pos: 8, set: true, want: all},
+		"committed":                     {spool: said, log: had + wrote, pos: 8, want: all},
+		"everything committed":          {spool: said, log: had + wrote + stamp + "three\n", pos: int64(len(said)), want: all},
+		"spool cut, position not reset": {spool: "", log: had + wrote + stamp + "three\n", pos: int64(len(said)), want: all},
+		"spool cut, position reset":     {spool: "", log: had + wrote + stamp + "three\n", want: all},
+		"cut by somebody else":          {spool: said, log: "", set: true, want: strings.TrimPrefix(all, "T stdout F zero\n")},
+	}
+	for torn := 1; torn < len(wrote); torn++ {
+		cuts["torn after "+strconv.Itoa(torn)] = state{spool: said, log: had + wrote[:torn], set: true, want: all}
+	}
+	for name, cut := range cuts {
+		for _, moved := range []bool{false, true} {
+			if moved && !cut.set {
+				continue
+			}
+			t.Run(name+map[bool]string{true: ", log moved away since"}[moved], func(t *testing.T) {
+				dir := t.TempDir()
+				log := filepath.Join(dir, "log")
+				os.WriteFile(log, []byte(cut.log), 0o600)
+				os.WriteFile(filepath.Join(dir, "spool.stdout"), []byte(cut.spool), 0o600)
+				var st unix.Stat_t
+				if err := unix.Stat(log, &st); err != nil {
+					t.Fatal(err)
+				}
+				d := openDir(t, dir)
+				c, err := spool.OpenCursor(d)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if cut.set {
+					c.Begin(intent(st.Ino, st.Dev))
+				}
+				c.SetPos(0, k8sLog, cut.pos, false)
+				c.SetPos(0, journalLog, 0, false)
+				c.Close()
+				old := log
+				if moved {
+					old = log + ".20260102-030405"
+					os.Rename(log, old)
+				}
+				l, err := Open(Options{Paths: []string{log}, Dir: d, Warn: func(text string) { t.Error(text) }})
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.Finish()
+				s := l.stream(Stdout)
+				if left := s.left(); left != 0 {
+					t.Errorf("%d bytes are left in the spool", left)
+				}
+				if _, set := l.cursor.Intent(); set {
+					t.Error("the intent is still set")
+				}
+				l.Close()
+				b, err := os.ReadFile(log)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if moved {
+					before, err := os.ReadFile(old)
+					if err != nil {
+						t.Fatal(err)
+					}
+					b = append(before, b...)
+				}
+				if got := masked(string(b)); got != cut.want {
+					t.Errorf("log is\n%s\nwant\n%s", got, cut.want)
+				}
+			})
+		}
+	}
+}
