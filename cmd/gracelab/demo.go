@@ -59,6 +59,18 @@ entries are counted in the file that the ledger left behind.
 
 `
 
+const demoMoral = `
+    stock     systemd's SIGTERM to conmon is passed on to the ledger: a second SIGTERM.
+              The SIGKILL is simply delivered, and nobody writes down why.
+    observe   systemd's SIGTERM joins the stop that is under way. The SIGKILL is
+              delivered as asked for, and recorded as a breach, with its time.
+    enforce   the SIGKILL is held until the ledger has ended by itself, and answered then.
+
+`
+
+// demoOthers are scenes that need no long explanation.
+var demoOthers = []string{"term-never-sent", "stop-while-created", "paused-stop", "manager-interrupted", "status-invented", "monitor-killed"}
+
 // demo is one showing.
 type demo struct {
 	out           io.Writer
@@ -88,11 +100,14 @@ func (d *demo) run() error {
 	}
 	fmt.Fprintf(d.out, demoOpening, strings.Count(d.scenarios[0].Workload, "\n"))
 	d.cast()
+	others := d.stageOthers()
 	if d.stage() == 0 {
 		return fmt.Errorf("nothing could be shown: no stock runtime can be used here; `make deps` installs them")
 	}
 	d.tell()
 	kept := d.table()
+	fmt.Fprint(d.out, demoMoral)
+	kept = d.tellOthers(<-others) && kept
 	page, err := d.pages()
 	if err != nil {
 		return err
@@ -129,6 +144,45 @@ func (d *demo) cast() {
 		}
 	}
 	fmt.Fprintln(d.out)
+}
+
+// stageOthers begins to stage the other scenes, over the first runtime that
+// there is.
+func (d *demo) stageOthers() <-chan []*races.Staged {
+	runtime := "crun"
+	if testbed.Stock(runtime).Missing != "" {
+		runtime = "runc"
+	}
+	staged := make([]*races.Staged, len(demoOthers))
+	done := make(chan []*races.Staged)
+	var all sync.WaitGroup
+	for i, name := range demoOthers {
+		all.Go(func() {
+			if s, err := races.Get(name); err == nil { // they are built in, and tested
+				staged[i] = s.Stage(programsDir(), d.dir, runtime)
+			}
+		})
+	}
+	go func() { all.Wait(); done <- staged }()
+	return done
+}
+
+// tellOthers prints what came of them, and reports whether ours did no harm.
+func (d *demo) tellOthers(staged []*races.Staged) (kept bool) {
+	kept = true
+	fmt.Fprintln(d.out, "Other things that go wrong, each staged a moment ago:")
+	for _, s := range staged {
+		ours := verdictText(s.Ours)
+		if s.Scenario.Ours.Policy != "" {
+			ours += ", under " + s.Scenario.Ours.Policy
+		}
+		if s.Scenario.Ours.Stop == "gracerun" {
+			ours += ", by `gracerun stop`"
+		}
+		fmt.Fprintf(d.out, "  %s\n      stock: %s\n      ours:  %s\n", s.Scenario.Title, verdictText(s.Stock), ours)
+		kept = kept && s.Outcome() != "NOT HELD OFF" && s.Outcome() != "OURS ALONE"
+	}
+	return kept
 }
 
 // stage plays everything at once, and gives how much there was to play.

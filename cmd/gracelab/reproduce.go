@@ -207,7 +207,7 @@ func (r *reproduction) conclude() error {
 	for _, w := range r.rows {
 		s := w.staged
 		count[s.Outcome()]++
-		failed = failed || s.Outcome() == "NOT HELD OFF" || s.Outcome() == "OURS ALONE" || s.Ours.Skipped != "" && s.Ours.Stack.Missing == ""
+		failed = failed || s.Outcome() == "NOT HELD OFF" || s.Outcome() == "OURS ALONE" || s.Ours.Skipped != "" && s.Ours.Stack.Missing == "" && s.Ours.Skipped != races.NoRecovery
 		fmt.Fprintf(r.out, "%-28s %-7s %-14s %-14s %s\n", w.scenario.ID, w.runtime, short(s.Stock), short(s.Ours), s.Outcome())
 	}
 	fmt.Fprintf(r.out, "\n%d held off, %d warned of, %d NOT HELD OFF, %d lost by ours alone, %d reproduced without ours beside it, %d not reproduced, %d skipped.\n",

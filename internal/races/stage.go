@@ -77,6 +77,9 @@ func (s *Scenario) On(stack *testbed.Stack, dir, policy string) *Verdict {
 	if s.MemoryMB > 0 && stack.Missing == "" && !memoryController(stack) {
 		v.Skipped = "no memory controller where this runtime runs"
 	}
+	if s.NeedsRecovery && stack.Ours() && stack.Missing == "" && !stack.CanRecover() {
+		v.Skipped = NoRecovery
+	}
 	for range s.Trials {
 		if v.Skipped != "" {
 			break
@@ -90,6 +93,9 @@ func (s *Scenario) On(stack *testbed.Stack, dir, policy string) *Verdict {
 	}
 	return v
 }
+
+// NoRecovery is why a scene that needs it is skipped with some builds of ours.
+const NoRecovery = "this gracemon cannot take over from a dead one"
 
 func memoryController(stack *testbed.Stack) bool {
 	_, err := os.Stat("/sys/fs/cgroup/memory")

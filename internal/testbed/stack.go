@@ -4,9 +4,7 @@
 package testbed
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,6 +77,12 @@ func (s *Stack) settle(runtime string) {
 // hierarchies that this process sees, with their version 1 controllers.
 func (s *Stack) SeesHostCgroups() bool { return s.namespace == "" }
 
+// CanRecover reports whether the monitor can take over from one that has died.
+func (s *Stack) CanRecover() bool {
+	said, _ := exec.Command(s.Monitor, "--recover", "/nonexistent").CombinedOutput()
+	return s.Ours() && !strings.Contains(string(said), "has neither --recover")
+}
+
 // command gives a call of a program of the stack.
 func (s *Stack) command(ctx context.Context, dir, program string, args ...string) *exec.Cmd {
 	argv := append([]string{program}, args...)
@@ -95,20 +99,26 @@ func (s *Stack) Versions() string {
 	if s.Missing != "" {
 		return "missing: " + s.Missing
 	}
-	var versions []string
-	for _, program := range []string{s.Monitor, s.Runtime, s.Wrapped} {
-		if program == "" {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		out, err := s.command(ctx, "/", program, "--version").Output()
-		cancel()
-		first, _, _ := bytes.Cut(out, []byte("\n"))
-		version := strings.Replace(string(first), " version", "", 1)
-		if err != nil || version == "" {
-			version = fmt.Sprintf("%s (version unknown)", filepath.Base(program))
-		}
-		versions = append(versions, version)
+	versions := []string{s.version(s.Monitor), s.version(s.Runtime)}
+	if s.Ours() {
+		versions = append(versions, s.version(s.Wrapped))
 	}
 	return strings.Join(versions, ", ")
+}
+
+// version finds the line in which a program speaks of itself: ours begin with
+// what callers look for, the name and version of the program that they stand for.
+func (s *Stack) version(program string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := s.command(ctx, "/", program, "--version").Output()
+	name := filepath.Base(program)
+	if err == nil {
+		for line := range strings.Lines(string(out)) {
+			if _, after, found := strings.Cut(strings.Replace(line, ":", "", 1), name+" "); found {
+				return name + " " + strings.TrimPrefix(strings.TrimSpace(after), "version ")
+			}
+		}
+	}
+	return name + " (version unknown)"
 }
