@@ -115,6 +115,8 @@ type Event struct {
 	Sender     int    // the process that sent it; the receiver's own for one that the kernel made
 	SenderComm string // its name
 	Result     Result // what became of it, when it was sent
+
+	Text string // what a program wrote, if it is a Mark
 }
 
 // What tells events apart.
@@ -125,6 +127,7 @@ const (
 	Generate What = iota // a signal was sent
 	Take                 // the receiver's kernel side took it up: a handler runs, or it dies
 	End                  // the thread exited
+	Mark                 // the process wrote a line to trace_marker
 )
 
 // Events gives what has been recorded so far about the processes, in order of time.
@@ -154,7 +157,7 @@ func read(from io.Reader, pids []int) ([]Event, error) {
 		if strings.Contains(line, "LOST") && strings.HasPrefix(line, "CPU:") {
 			return nil, errors.New("the kernel's trace buffer was too small: " + line)
 		}
-		ev, err := parse(line)
+		ev, err := Parse(line)
 		if err != nil {
 			// A process may have a line break in its name; the rest is read all the same.
 			unknown = err
@@ -180,7 +183,9 @@ var (
 	deliverShape  = regexp.MustCompile(`^sig=(\d+) `)
 )
 
-func parse(line string) (Event, error) {
+// Parse reads one line of a trace. A line that a program wrote to trace_marker
+// is a [Mark].
+func Parse(line string) (Event, error) {
 	m := lineShape.FindStringSubmatch(line)
 	if m == nil {
 		return Event{}, fmt.Errorf("trace line %q is not in the known shape", line)
@@ -207,6 +212,8 @@ func parse(line string) (Event, error) {
 		ev.What, ev.Signal = Take, signals.Signal(number(f[1]))
 	case "sched_process_exit":
 		ev.What = End
+	case "tracing_mark_write":
+		ev.What, ev.Text = Mark, m[6]
 	default:
 		return Event{}, fmt.Errorf("trace line %q is of an event nobody asked for", line)
 	}

@@ -25,12 +25,12 @@ func TestParse(t *testing.T) {
 			At: 2500 * time.Millisecond, What: End, Pid: 7, Comm: "x",
 		},
 	} {
-		if ev, err := parse(line); err != nil || ev != want {
+		if ev, err := Parse(line); err != nil || ev != want {
 			t.Errorf("%q:\n got %+v, %v\nwant %+v", line, ev, err, want)
 		}
 	}
 	for _, line := range []string{"what", "x-7 [000] ..... 2.500000: sched_switch: prev", "x-7 [000] ..... 2.500000: signal_generate: sig=x"} {
-		if ev, err := parse(line); err == nil {
+		if ev, err := Parse(line); err == nil {
 			t.Errorf("%q is read as %+v", line, ev)
 		}
 	}
@@ -38,7 +38,7 @@ func TestParse(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	f.Add("crun-8231 [001] d..2. 6250.120384: signal_generate: sig=15 errno=0 code=0 comm=ledger pid=8200 grp=1 res=0")
-	f.Fuzz(func(t *testing.T, line string) { parse(line) })
+	f.Fuzz(func(t *testing.T, line string) { Parse(line) })
 }
 
 // TestRecord: signals to a process are seen with their sender, whoever it is.
