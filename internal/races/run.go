@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -96,27 +97,28 @@ var deeds map[string]func(*play, Step) error
 
 func init() { // not a literal: the steps are read by what reads it
 	deeds = map[string]func(*play, Step) error{
-		"create":        (*play).create,
-		"try-create":    (*play).tryCreate,
-		"start":         (*play).start,
-		"try-start":     (*play).tryStart,
-		"await":         func(p *play, s Step) error { return p.c.Await(p.ctx, s.What) },
-		"await-end":     (*play).awaitEnd,
-		"await-record":  (*play).awaitRecord,
-		"wait":          (*play).pause,
-		"stop":          (*play).stop,
-		"exec":          (*play).exec,
-		"end-exec":      (*play).endExec,
-		"await-file":    (*play).awaitFile,
-		"touch":         (*play).touch,
-		"begin":         (*play).begin,
-		"check":         (*play).check,
-		"call":          (*play).call,
-		"signal":        (*play).signal,
-		"interrupt":     (*play).interrupt,
-		"lock":          (*play).lock,
-		"reuse-pid":     (*play).reusePid,
-		"await-monitor": (*play).awaitMonitor,
+		"create":         (*play).create,
+		"try-create":     (*play).tryCreate,
+		"start":          (*play).start,
+		"try-start":      (*play).tryStart,
+		"await":          func(p *play, s Step) error { return p.c.Await(p.ctx, s.What) },
+		"await-end":      (*play).awaitEnd,
+		"await-record":   (*play).awaitRecord,
+		"wait":           (*play).pause,
+		"stop":           (*play).stop,
+		"exec":           (*play).exec,
+		"end-exec":       (*play).endExec,
+		"await-file":     (*play).awaitFile,
+		"await-exec-log": (*play).awaitExecLog,
+		"touch":          (*play).touch,
+		"begin":          (*play).begin,
+		"check":          (*play).check,
+		"call":           (*play).call,
+		"signal":         (*play).signal,
+		"interrupt":      (*play).interrupt,
+		"lock":           (*play).lock,
+		"reuse-pid":      (*play).reusePid,
+		"await-monitor":  (*play).awaitMonitor,
 	}
 }
 
@@ -250,6 +252,14 @@ func (p *play) exec(s Step) error {
 	script := "say() { echo \"$1\" >> /data/exec-said; echo \"$1\"; }\n" + p.Exec
 	p.execution, err = p.c.ExecSync(p.ctx, script, timeout)
 	return err
+}
+
+// awaitExecLog waits until the exec's monitor has logged a line: it has begun to
+// look after the command then.
+func (p *play) awaitExecLog(s Step) error {
+	return testbed.Until(p.ctx, "the exec's log has "+s.What, func() bool {
+		return slices.Contains(readLog(p.execution.Log), s.What)
+	})
 }
 
 // endExec waits for the end of the exec's monitor, and reads what it has logged.

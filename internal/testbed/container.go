@@ -252,8 +252,12 @@ func (c *Container) Ended() time.Duration {
 	case <-c.ended:
 		return c.endedAt
 	default:
+	}
+	if exited, err := c.Init.Exited(); err == nil && !exited {
 		return 0
 	}
+	<-c.ended // who waits for it is a moment behind
+	return c.endedAt
 }
 
 // Start starts the container's program.
