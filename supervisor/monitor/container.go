@@ -328,6 +328,7 @@ func (c *Container) initExited() {
 		c.notes.warn("container " + c.o.ID + ": exit status is unknown: " + err.Error())
 	}
 	c.checkOOM()
+	c.closeOOM()
 	ev := lifecycle.Event{Kind: lifecycle.InitExited}
 	switch {
 	case err != nil || !status.Known:

@@ -117,13 +117,13 @@ func foreground(args []string) int {
 func readOptions(args []string) (o *cmdline.Options, n *notes, code int) {
 	o, err := cmdline.Parse(args[1:])
 	if err == nil {
-		n = newNotes(o)
 		if o.Recover != "" || o.Keeper {
 			write(2, "gracemon: this build has neither --recover nor --keeper\n")
 			return nil, nil, 1
 		}
 		var warnings []string
 		if warnings, err = o.Complete(); err == nil {
+			n = newNotes(o)
 			for _, w := range warnings {
 				n.warn(w)
 			}

@@ -32,9 +32,12 @@ type Supervisor struct {
 // supervise is the daemon, or, for --sync, the caller's own child.
 func supervise(args []string, forked bool) int {
 	// The parent-death signal of the runtime comes when the thread that started
-	// it ends, and prctl(2) speaks for this thread.
+	// it ends: it must be the first, which stays.
 	runtime.LockOSThread()
 	runtime.GOMAXPROCS(1)
+	if forked {
+		nameProcess(args[0])
+	}
 	unix.Umask(0o022)
 	inherited := openDescriptors()
 	o, err := cmdline.Parse(args[1:])
@@ -59,6 +62,14 @@ func supervise(args []string, forked bool) int {
 		return n.failErr("Failed to wait for events", err)
 	}
 	return c.exitCode & 0xff
+}
+
+// nameProcess gives the process the name of its program: started as
+// /proc/self/exe it is called "exe".
+func nameProcess(path string) {
+	name := [16]byte{}
+	copy(name[:15], path[strings.LastIndexByte(path, '/')+1:])
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
 }
 
 func newSupervisor(inherited []int) (*Supervisor, error) {
