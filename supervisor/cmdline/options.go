@@ -131,7 +131,7 @@ func (o *Options) table(apiVersion *bool) []option {
 		{name: "log-global-size-max", num64: &o.LogGlobalSizeMax, help: "Most bytes to log at all"},
 		{name: "log-tag", text: &o.LogTag, help: "Tag for the entries in the journal"},
 		{name: "log-label", list: &o.LogLabels, help: "NAME=VALUE for the entries in the journal (repeatable)"},
-		{name: "no-container-partial-message", flag: &o.NoPartialMessage, help: "Do not mark entries in the journal whose line goes on"},
+		{name: "no-container-partial-message", flag: &o.NoPartialMessage, help: "Do not mark entries in journald whose line goes on"},
 		{name: "name", short: 'n', text: &o.Name, help: "Name of the container"},
 		{name: "no-new-keyring", flag: &o.NoNewKeyring, help: "Have the runtime make no session keyring"},
 		{name: "no-pivot", flag: &o.NoPivot, help: "Have the runtime not use pivot_root"},
