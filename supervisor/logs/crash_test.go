@@ -76,67 +76,68 @@ func victimOptions(dir string, lp *loop.Loop) Options {
 // another, while two streams are written. The log must hold every byte of each
 // stream once.
 func TestKilledAtAnyInstant(t *testing.T) {
-	kills := 60
-	switch {
-	case os.Getenv("GRACERUN_SOAK") != "":
-		kills = 5000
-	case testing.Short():
-		kills = 25
+	containers := 1
+	if os.Getenv("GRACERUN_SOAK") != "" {
+		containers = 80
 	}
-	for _, rotate := range []bool{false, true} {
-		t.Run("rotate="+strconv.FormatBool(rotate), func(t *testing.T) {
-			seed := time.Now().UnixNano()
-			t.Logf("seed %d", seed)
-			random := rand.New(rand.NewSource(seed))
-			dir, err := os.MkdirTemp(shm, "logs-crash-")
-			if err != nil {
-				dir = t.TempDir()
-			}
-			t.Cleanup(func() { os.RemoveAll(dir) })
-			said := [sources]*speaker{}
-			for source := range said {
-				said[source] = speak(t, dir, Source(source), random.Int63())
-			}
-			killed := 0
-			for killed < kills {
-				v := startVictim(t, dir, rotate)
-				// Most of the time it lives long enough to work, now and then it
-				// dies while it still settles what its predecessor has left.
-				if random.Intn(4) > 0 {
-					v.waitReady(t)
-				}
-				time.Sleep(time.Duration(random.Intn(4_000)) * time.Microsecond)
-				v.kill()
-				killed++
-			}
-			for _, s := range said {
-				s.stop()
-			}
-			v := startVictim(t, dir, rotate)
+	for n := range containers {
+		for _, rotate := range []bool{false, true} {
+			t.Run(strconv.Itoa(n)+" rotate="+strconv.FormatBool(rotate), func(t *testing.T) {
+				killManyOf(t, rotate)
+			})
+		}
+	}
+}
+
+func killManyOf(t *testing.T, rotate bool) {
+	const kills = 40
+	seed := time.Now().UnixNano()
+	random := rand.New(rand.NewSource(seed))
+	dir, err := os.MkdirTemp(shm, "logs-crash-")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	defer os.RemoveAll(dir)
+	said := [sources]*speaker{}
+	for source := range said {
+		said[source] = speak(t, dir, Source(source), random.Int63())
+	}
+	for range kills {
+		v := startVictim(t, dir, rotate)
+		// Most of the time it lives long enough to work, now and then it dies
+		// while it still settles what its predecessor has left.
+		if random.Intn(4) > 0 {
 			v.waitReady(t)
-			for _, s := range said {
-				unix.Close(s.fd) // what is in a FIFO is gone when nobody has it open
-			}
-			if err := v.cmd.Wait(); err != nil {
-				t.Fatalf("the last supervisor: %v", err)
-			}
-			log := readRotated(t, dir)
-			total := 0
-			for source, s := range said {
-				got := streamContent(log, Source(source).String())
-				if want := s.text.Bytes(); !bytes.Equal(got, want) {
-					at := 0
-					for at < min(len(got), len(want)) && got[at] == want[at] {
-						at++
-					}
-					t.Errorf("%v: log has %d bytes, %d were written; they differ from byte %d on:\n got %.80q\nwant %.80q",
-						Source(source), len(got), len(want), at, got[at:], want[at:])
-				}
-				total += s.text.Len()
-			}
-			t.Logf("%d supervisors killed while %d bytes were written: none lost, none doubled", killed, total)
-		})
+		}
+		time.Sleep(time.Duration(random.Intn(4_000)) * time.Microsecond)
+		v.kill()
 	}
+	for _, s := range said {
+		s.stop()
+	}
+	v := startVictim(t, dir, rotate)
+	v.waitReady(t)
+	for _, s := range said {
+		unix.Close(s.fd) // what is in a FIFO is gone when nobody has it open
+	}
+	if err := v.cmd.Wait(); err != nil {
+		t.Fatalf("the last supervisor: %v", err)
+	}
+	log := readRotated(t, dir)
+	total := 0
+	for source, s := range said {
+		got := streamContent(log, Source(source).String())
+		if want := s.text.Bytes(); !bytes.Equal(got, want) {
+			at := 0
+			for at < min(len(got), len(want)) && got[at] == want[at] {
+				at++
+			}
+			t.Errorf("%v: log has %d bytes, %d were written; they differ from byte %d on:\n got %.80q\nwant %.80q",
+				Source(source), len(got), len(want), at, got[at:], want[at:])
+		}
+		total += s.text.Len()
+	}
+	t.Logf("%d supervisors killed while %d bytes were written, seed %d", kills, total, seed)
 }
 
 // speaker is a container that writes numbered lines of odd lengths.

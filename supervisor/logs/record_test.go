@@ -68,7 +68,7 @@ func FuzzRecords(f *testing.F) {
 		out := make([]byte, 64<<10)
 		var log []byte
 		for from, to := 0, 0; from < len(data); {
-			to = min(max(to, from+1)+int(piece), len(data))
+			to = min(max(to, from)+1+int(piece), len(data))
 			made, used, why := makeRecords(out, data[from:to], p, flush || to == len(data), room{noLimit, noLimit, false})
 			log = append(log, out[:made]...)
 			from += used

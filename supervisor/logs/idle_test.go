@@ -1,0 +1,90 @@
+package logs
+
+import (
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/loop"
+)
+
+// Nothing is allocated while output flows.
+func TestNoGarbage(t *testing.T) {
+	journal := startJournal(t, t.TempDir()+"/socket")
+	for name, o := range map[string]Options{
+		"k8s-file": {},
+		"full":     {SizeMax: 1 << 30, GlobalSizeMax: 1 << 40},
+		"none":     {Paths: []string{"none"}},
+		"journald": {Paths: []string{"journald"}, ID: testID, JournalSocket: journal.path},
+		"memory":   {Dir: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := run(t, o)
+			heard := 0
+			c.out.Sink = func(b []byte) { heard += len(b) }
+			text := []byte(strings.Repeat("one line of output\n", 5))
+			drop := make([]byte, 64<<10)
+			pass := func() {
+				if _, err := unix.Write(c.pipe, text); err != nil {
+					t.Fatal(err)
+				}
+				if r := c.out.Readable(); r != Again {
+					t.Fatalf("Readable gives %d", r)
+				}
+				for name == "journald" {
+					if _, err := unix.Read(journal.fd, drop); err != nil {
+						break
+					}
+				}
+			}
+			pass()
+			if n := testing.AllocsPerRun(2000, pass); n != 0 {
+				t.Errorf("%v allocations for each call of Readable", n)
+			}
+			if heard == 0 || len(c.warnings) > 0 {
+				t.Errorf("%d bytes heard, warnings %q", heard, c.warnings)
+			}
+			c.ends()
+		})
+	}
+}
+
+// A quiet container has no buffers, and its spool no pages.
+func TestQuietContainerGivesMemoryBack(t *testing.T) {
+	c := run(t, Options{})
+	c.says(numbered(0, 50000))
+	if resident(t, c.logs.buffers.mem) == 0 {
+		t.Fatal("nothing was in use")
+	}
+	due := c.logs.Due()
+	if until := due - loop.Now(); until <= 0 || until > 2e9 {
+		t.Errorf("Tick is due in %d ns, want about a second", until)
+	}
+	c.logs.quiet, c.logs.moved = loop.Now(), false // a second has passed
+	c.logs.Tick()
+	if n := resident(t, c.logs.buffers.mem); n > 0 {
+		t.Errorf("%d pages of the buffers are in use", n)
+	}
+	if used := spoolPages(t, c); used > 0 {
+		t.Errorf("the spool has %d bytes of pages", used)
+	}
+	c.says("and it goes on\n")
+	c.ends()
+	if got := content(c.read()); got != numbered(0, 50000)+"and it goes on\n" {
+		t.Error("the log is not what was said")
+	}
+}
+
+func resident(t *testing.T, mem []byte) (pages int) {
+	t.Helper()
+	state := make([]byte, (len(mem)+4095)/4096)
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)), uintptr(unsafe.Pointer(&state[0]))); errno != 0 {
+		t.Fatal(errno)
+	}
+	for _, s := range state {
+		pages += int(s & 1)
+	}
+	return pages
+}
