@@ -113,7 +113,8 @@ func (d *demo) run() error {
 		return err
 	}
 	fmt.Fprintf(d.out, "\nThe timelines to look at: %s\n", page)
-	fmt.Fprintf(d.out, "Every race that this lab can stage: gracelab reproduce. It took %.0f s.\n", time.Since(begin).Seconds())
+	fmt.Fprintf(d.out, "Every race that this lab can stage: gracelab reproduce; the shutdown of cri-o issue 8609, on a host\n"+
+		"of its own that is powered off: gracelab reproduce %s. It took %.0f s.\n", shutdownRace, time.Since(begin).Seconds())
 	if !kept {
 		return &finding{"gracerun did not keep its promise"}
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,18 +21,29 @@ func reproduceCommand() *cli.Command {
 		Usage:     "stage races on real containers: on a stock stack, and the same on ours",
 		ArgsUsage: "[ID...]",
 		Description: `Without arguments it stages all there are. A race whose stock run does no harm is
-"not reproduced", whatever ours did. The exit code is 0 unless a race that was
+"not reproduced", whatever ours did. scope-default-dependencies (cri-o issue 8609)
+is staged only when it is named: it powers off a host of its own, three times. The exit code is 0 unless a race that was
 reproduced did harm on our stack (1), or it did not work (2).`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "runtime", Usage: "only over this `RUNTIME`: crun or runc"},
 			&cli.BoolFlag{Name: "all-runtimes", Usage: "over every runtime that can have the race, not the first only"},
 			&cli.StringFlag{Name: "evidence", Value: "gracelab-evidence", Usage: "write timelines to `DIR`"},
 			&cli.IntFlag{Name: "parallel", Value: 6, Usage: "stage so many at a time"},
+			&cli.StringFlag{Name: "host-image", Value: ".work/host", Usage: "keep the disk of the host that is powered off in `DIR`"},
 			&cli.BoolFlag{Name: "list", Usage: "name the scenarios"},
 			&cli.BoolFlag{Name: "keep", Usage: "keep the containers' files, and say where"},
 		},
-		Action: func(_ context.Context, cmd *cli.Command) error {
-			scenarios, err := chosenScenarios(cmd.Args().Slice())
+		Action: func(ctx context.Context, cmd *cli.Command) error {
+			names := cmd.Args().Slice()
+			if i := slices.Index(names, shutdownRace); i >= 0 {
+				if err := reproduceShutdown(ctx, os.Stdout, cmd.String("host-image"), cmd.String("evidence")); err != nil {
+					return err
+				}
+				if names = slices.Delete(names, i, i+1); len(names) == 0 {
+					return nil
+				}
+			}
+			scenarios, err := chosenScenarios(names)
 			if err != nil {
 				return err
 			}
@@ -39,6 +51,7 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 				for _, s := range scenarios {
 					fmt.Printf("%-26s %s\n", s.ID, s.Title)
 				}
+				fmt.Printf("%-26s %s\n", shutdownRace, "a host with systemd as PID 1 is powered off under a pod (cri-o issue 8609)")
 				return nil
 			}
 			if os.Geteuid() != 0 {
