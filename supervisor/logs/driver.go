@@ -56,7 +56,7 @@ func ParseDriver(s string) (Driver, error) {
 	case path == "" && colon < 0:
 		return Driver{K8sFile, driver}, nil
 	}
-	return Driver{}, errors.New("No such log driver " + driver) //lint:ignore ST1005 conmon's words
+	return Driver{}, errors.New("No such log driver " + driver)
 }
 
 // token cuts the first part off, without the colons before it.
@@ -71,13 +71,13 @@ func checkLabel(label string) error {
 	name, _, _ := strings.Cut(label, "=")
 	switch {
 	case strings.HasPrefix(label, "="):
-		return errors.New("Container labels must be in format LABEL=VALUE (no LABEL present in '" + label + "')") //lint:ignore ST1005 conmon's words
+		return errors.New("Container labels must be in format LABEL=VALUE (no LABEL present in '" + label + "')")
 	case strings.Count(label, "=") != 1:
-		return errors.New("Container labels must be in format LABEL=VALUE (none or more than one '=' present in '" + label + "')") //lint:ignore ST1005 conmon's words
+		return errors.New("Container labels must be in format LABEL=VALUE (none or more than one '=' present in '" + label + "')")
 	}
 	for i := range len(name) {
 		if c := name[i]; (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' {
-			return errors.New("Container label names must contain only uppercase letters, numbers and underscore (in '" + label + "')") //lint:ignore ST1005 conmon's words
+			return errors.New("Container label names must contain only uppercase letters, numbers and underscore (in '" + label + "')")
 		}
 	}
 	return nil

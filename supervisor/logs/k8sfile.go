@@ -3,6 +3,7 @@ package logs
 import (
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -200,12 +201,12 @@ func (k *k8sFile) append(s *Stream, records []byte, before, from, to, dropped in
 	}
 	k.l.cursor.Begin(&k.intent)
 	for rest := records; len(rest) > 0; {
-		n, err := unix.Write(k.fd, rest)
-		if err == unix.EINTR {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)))
+		if errno == unix.EINTR {
 			continue
 		}
-		if err != nil {
-			k.failed(err)
+		if errno != 0 {
+			k.failed(errno)
 			if err := k.takeBack(before); err != nil {
 				k.unsettled = true // and the intent stays
 			} else {

@@ -194,7 +194,7 @@ func Open(options Options) (*Logs, error) {
 // k8s-file wins, and "none" beside others changes nothing.
 func (l *Logs) chooseDrivers() error {
 	if len(l.options.Paths) == 0 {
-		return errors.New("Log driver not provided. Use --log-path") //lint:ignore ST1005 conmon's words
+		return errors.New("Log driver not provided. Use --log-path")
 	}
 	for _, path := range l.options.Paths {
 		driver, err := ParseDriver(path)

@@ -199,7 +199,9 @@ func FuzzCursor(f *testing.F) {
 			if i.Stream < 0 || i.Stream >= Streams || i.From < 0 || i.From > i.To || i.Before < 0 || i.Bytes < 0 || i.Before+i.Bytes < 0 {
 				t.Errorf("intent %+v", i)
 			}
-			i.Resolve(0)
+			if i.Resolve(i.Before) == Torn {
+				t.Errorf("intent %+v is torn before it began", i)
+			}
 			c.Commit(0)
 		}
 	})
