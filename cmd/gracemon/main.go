@@ -3,14 +3,9 @@
 package main
 
 import (
-	"runtime"
-
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/monitor"
 )
-
-// The first thread is the one that stays, see monitor.
-func init() { runtime.LockOSThread() }
 
 func main() { unix.Exit(monitor.Main()) }

@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -30,14 +29,8 @@ type Supervisor struct {
 }
 
 // supervise is the daemon, or, for --sync, the caller's own child.
-func supervise(args []string, forked bool) int {
-	// The parent-death signal of the runtime comes when the thread that started
-	// it ends: it must be the first, which stays.
-	runtime.LockOSThread()
-	runtime.GOMAXPROCS(1)
-	if forked {
-		nameProcess(args[0])
-	}
+func supervise(args []string) int {
+	nameProcess(args[0])
 	unix.Umask(0o022)
 	inherited := openDescriptors()
 	o, err := cmdline.Parse(args[1:])
