@@ -112,6 +112,7 @@ var inWords = map[string]string{
 	"exit-recorded ok":  "the exit is recorded",
 	"run-exit-command":  "runs the exit command",
 	"exit-command-done": "the exit command has ended",
+	"recovered":         "the supervisor had died; another goes on",
 	"abort-create":      "ends the create",
 }
 

@@ -83,6 +83,11 @@ const (
 	ExitRecorded
 	// ExitCommandDone: the exit command ended, or there was none.
 	ExitCommandDone
+	// Recovered: another supervisor goes on where one has died. What was under
+	// way is begun again, unless it was answered before this event; no effect of a
+	// step before it is to be performed. Callers are still waited for: those who
+	// do not come back are Abandoned.
+	Recovered
 
 	eventKinds = int(iota)
 )

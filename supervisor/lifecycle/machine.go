@@ -199,6 +199,8 @@ func (m *Machine) take(now Instant, ev Event) {
 		m.exit.drained = true
 	case ExitRecorded:
 		m.exitRecorded(now, ev.Errno)
+	case Recovered:
+		m.recovered(now)
 	}
 }
 
@@ -568,6 +570,38 @@ func (m *Machine) exitRecorded(now Instant, errno int32) {
 	m.emit(Effect{Kind: RunExitCommand})
 }
 
+// --- a supervisor's death
+
+// recovered begins again what was under way when the supervisor died: nobody
+// will answer it. Deadlines stand as they were, they are instants. What must not
+// be done twice (the exit command) the edge knows to be done.
+//
+// What the edge has notes of it tells before, and does nothing that is asked for
+// then: it is asked for again here.
+func (m *Machine) recovered(now Instant) {
+	m.armed = Never // the timer died too
+	m.thaw.abort()
+	m.stop.send.abort()
+	m.exit.record.abort()
+	for i := range m.requests {
+		m.requests[i].sent = false
+	}
+	switch m.phase {
+	case alive:
+		if m.killing { // nor will the stop signal be sent any more
+			m.kill = attempt{due: now}
+			m.answerAll(isStopSignal, Effect{Outcome: FailedOutcome, Errno: ETIMEDOUT})
+		}
+	case draining:
+		if !m.exit.drained {
+			m.emit(Effect{Kind: DrainStreams, At: m.exit.giveUp})
+		}
+		m.exit.swept = false
+	case ended:
+		m.emit(Effect{Kind: RunExitCommand})
+	}
+}
+
 // --- replies
 
 func (m *Machine) emit(e Effect) { m.effects = append(m.effects, e) }
@@ -599,11 +633,13 @@ func (m *Machine) answerAll(which func(want) bool, e Effect) {
 
 // answerOwn replies to the request whose own signal was sent.
 func (m *Machine) answerOwn(ev Event) {
-	for i := range m.requests {
-		r := &m.requests[i]
-		if r.id == ev.Request && r.sent && r.signal == ev.Signal {
-			m.answer(i, failure(ev.Errno))
-			return
+	for _, id := range [...]RequestID{ev.Request, FromMonitor} { // its caller may have gone since
+		for i := range m.requests {
+			r := &m.requests[i]
+			if r.id == id && r.sent && r.signal == ev.Signal {
+				m.answer(i, failure(ev.Errno))
+				return
+			}
 		}
 	}
 }
@@ -678,6 +714,13 @@ func (a *attempt) done(now Instant, errno int32, c *Config) {
 		return
 	}
 	a.again(now, c)
+}
+
+// abort ends a try that will never be answered; the next one is due at once.
+func (a *attempt) abort() {
+	if a.busy {
+		*a = attempt{}
+	}
 }
 
 // wakeup is when the next try is due, Never if none waits.

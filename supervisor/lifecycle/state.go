@@ -88,9 +88,20 @@ func (m *Machine) Armed() Instant { return m.armed }
 // end, 0 if there is none.
 func (m *Machine) Starting() RequestID { return m.starting }
 
+// Callers returns the requests that wait for a reply.
+func (m *Machine) Callers() []RequestID {
+	var ids []RequestID
+	for _, r := range m.requests {
+		if r.id >= FirstRequest {
+			ids = append(ids, r.id)
+		}
+	}
+	return ids
+}
+
 // Unanswered returns the effects that were asked for and not answered yet, each
 // with what its answer must name. Who goes on after a supervisor's death has to
-// answer them: nobody else will.
+// answer them, or tells Recovered to have them begun again: nobody else will.
 func (m *Machine) Unanswered() []Effect {
 	var effects []Effect
 	if m.stop.send.busy {

@@ -30,6 +30,7 @@ var eventNames = [eventKinds]string{
 	StreamsDrained:  "streams-drained",
 	ExitRecorded:    "exit-recorded",
 	ExitCommandDone: "exit-command-done",
+	Recovered:       "recovered",
 }
 
 var effectNames = [effectKinds]string{

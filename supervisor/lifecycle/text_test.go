@@ -39,6 +39,7 @@ func TestEventText(t *testing.T) {
 		{"streams-drained", Event{Kind: StreamsDrained}},
 		{"exit-recorded errno=28", Event{Kind: ExitRecorded, Errno: 28}},
 		{"exit-command-done", Event{Kind: ExitCommandDone}},
+		{"recovered", Event{Kind: Recovered}},
 	} {
 		if got := test.ev.String(); got != test.line {
 			t.Errorf("%+v is written %q, want %q", test.ev, got, test.line)

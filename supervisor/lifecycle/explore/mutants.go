@@ -16,6 +16,8 @@ type Mutant struct {
 	Twist  func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect
 	// AnyOrder: its loop takes what is ready in any order.
 	AnyOrder bool
+	// Careless: its edge keeps no note of what must not be done twice.
+	Careless bool
 }
 
 // Subject returns the mutant of the machine made with config c.
@@ -24,6 +26,9 @@ func (mu *Mutant) Subject(c lifecycle.Config) func() Subject {
 		t := &twisted{sound: lifecycle.New(c), config: c, mutant: mu, own: lifecycle.Never, inner: lifecycle.Never, armed: lifecycle.Never}
 		if mu.AnyOrder {
 			return anyOrder{t}
+		}
+		if mu.Careless {
+			return heedless{t}
 		}
 		return t
 	}
@@ -43,6 +48,12 @@ type twisted struct {
 	inner, armed lifecycle.Instant // the timer as the sound machine wants it, and as it is
 }
 
+// heedless is a mutant whose edge keeps no note of what it has begun.
+type heedless struct{ *twisted }
+
+func (heedless) careless()        {}
+func (h heedless) Clone() Subject { return heedless{h.clone()} }
+
 type anyOrder struct{ *twisted }
 
 func (anyOrder) unordered()       {}
@@ -50,7 +61,7 @@ func (a anyOrder) Clone() Subject { return anyOrder{a.clone()} }
 
 // Step implements Subject: the twist, and one timer for two masters.
 func (m *twisted) Step(now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
-	if ev.Kind == lifecycle.Deadline {
+	if ev.Kind == lifecycle.Deadline || ev.Kind == lifecycle.Recovered {
 		m.armed, m.inner = lifecycle.Never, lifecycle.Never
 	}
 	var out []lifecycle.Effect
@@ -404,6 +415,73 @@ func Mutants() []*Mutant {
 				return without(m.sound.Step(now, ev), func(e lifecycle.Effect) bool {
 					return e.Kind == lifecycle.Reply && e.Outcome == lifecycle.Ended && e.Request != m.id
 				})
+			},
+		},
+		{
+			Name:   "deadline restarts at recovery",
+			Model:  "CRI-O restarted in mid stop: the grace starts anew",
+			Breaks: "I2",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				if ev.Kind == lifecycle.Recovered && m.stopping() {
+					m.flag, m.own = true, now.After(m.config.Grace)
+				}
+				if ev.Kind == lifecycle.Deadline && m.flag && now >= m.own {
+					m.flag, m.own = false, lifecycle.Never
+				}
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				if m.flag && m.stopping() {
+					effects = append(without(effects, isKind(lifecycle.Arm)), lifecycle.Effect{Kind: lifecycle.Arm, At: lifecycle.Never})
+				}
+				return effects
+			},
+		},
+		{
+			Name:     "exit command run twice",
+			Model:    "a restart policy of the service manager around a monitor that keeps no note of what it has done",
+			Breaks:   "I12",
+			Careless: true,
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				return m.sound.Step(now, ev)
+			},
+		},
+		{
+			Name:   "status invented after recovery",
+			Model:  "a new monitor that finds no process: what cleans up after a dead shim of containerd reports 137, SIGKILL",
+			Breaks: "I6",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				m.flag = m.flag || ev.Kind == lifecycle.Recovered
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				for i := range effects {
+					if effects[i].Kind == lifecycle.RecordExit && m.flag && effects[i].Status.Kind == lifecycle.StatusUnknown {
+						effects[i].Status = lifecycle.Signaled(signals.KILL)
+					}
+				}
+				return effects
+			},
+		},
+		{
+			Name:   "stop signal sent anew at recovery",
+			Model:  "CRI-O restarted in mid stop sends its TERM once more: many programs take the second as \"quit now\"",
+			Breaks: "I3",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				stopping := m.stopping() && ev.Kind == lifecycle.Recovered
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				if stopping {
+					effects = append(effects, lifecycle.Effect{Kind: lifecycle.Deliver, Request: lifecycle.ForStop, Signal: signals.TERM})
+				}
+				return effects
+			},
+		},
+		{
+			Name:   "stop forgotten at recovery",
+			Model:  "CRI-O interrupted in mid stop: TERM is sent, nobody is left to KILL",
+			Breaks: "I9",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				if ev.Kind == lifecycle.Recovered {
+					effects = without(effects, isKind(lifecycle.Arm))
+				}
+				return effects
 			},
 		},
 	}

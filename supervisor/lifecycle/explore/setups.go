@@ -40,6 +40,18 @@ func Setups() []*Setup {
 			&Setup{Name: name("everything"), Config: config,
 				Requests: []lifecycle.Event{stop(1, 2), start(2), kill(3, signals.TERM), kill(4, signals.KILL), systemd(), kill(5, signals.USR1)},
 				Faults:   2, Freezes: 1, OOM: true, Grandchild: true, Unknown: true, Late: 1, Slow: 2},
+			&Setup{Name: name("the supervisor dies in a stop"), Config: config, Running: true,
+				Requests: []lifecycle.Event{stop(1, 2), kill(2, signals.USR1)},
+				Crashes:  2, Faults: 1, Grandchild: true, Unknown: true, Late: 1, Slow: 1},
+			&Setup{Name: name("the supervisor dies while bare kills come"), Config: config, Running: true,
+				Requests: []lifecycle.Event{kill(1, signals.TERM), kill(2, signals.KILL), kill(3, signals.TERM)},
+				Crashes:  1, Freezes: 1, Late: 1, Slow: 1},
+			&Setup{Name: name("the supervisor dies while it is created and started"), Config: config,
+				Requests: []lifecycle.Event{stop(1, 2), start(2), kill(3, signals.TERM)},
+				Crashes:  1, Late: 1, Slow: 1},
+			&Setup{Name: name("the supervisor dies, and everything else"), Config: config,
+				Requests: []lifecycle.Event{stop(1, 2), start(2), kill(3, signals.TERM), kill(4, signals.KILL), systemd(), kill(5, signals.USR1)},
+				Crashes:  2, Faults: 1, Freezes: 1, OOM: true, Grandchild: true, Unknown: true, Late: 1, Slow: 2},
 		)
 	}
 	return all

@@ -46,6 +46,19 @@ func (w *world) describe(mv Move) string {
 		verb := map[moveKind]string{succeed: "done: ", fail: "fails: ", hang: "hangs: "}[mv.kind]
 		return verb + string(effect.Append(nil, w.now))
 	}
+	if mv.kind == crash {
+		text := "the supervisor dies, and another goes on"
+		for bit, how := range map[uint8]string{
+			noteMissing:   " that has no note of what was done",
+			statusMissing: " to whom nobody can tell how init exited",
+			tooLate:       " a second later",
+		} {
+			if mv.arg&bit != 0 {
+				text += how
+			}
+		}
+		return text
+	}
 	return map[moveKind]string{
 		createOK:    "the runtime's create succeeds",
 		createFail:  "the runtime's create fails",

@@ -1,7 +1,8 @@
 // Package explore puts a lifecycle machine into a world that does to it
 // whatever a real one can: requests at any time, exits at any time, deliveries
 // that are slow, fail or hang, a runtime that hangs, a timer that is early or
-// late, a freezer, the OOM killer, a grandchild that holds the output open.
+// late, a freezer, the OOM killer, a grandchild that holds the output open, and
+// the supervisor's own death.
 //
 // Exhaust visits every state that the moves of such a world lead to, Simulate
 // walks it at random by a seed. Both check each step against the invariants.
@@ -28,6 +29,7 @@ type Setup struct {
 	Running    bool // the container runs already; else its create is under way
 	Faults     int  // how many times in all an effect or a caller may fail or hang, or the timer be early
 	Freezes    int  // how many times somebody freezes the container
+	Crashes    int  // how many times the supervisor dies and another goes on
 	OOM        bool // the kernel's OOM killer may kill init
 	Grandchild bool // init may leave a process behind that holds the output open
 	Unknown    bool // init's status may be unknown
@@ -47,6 +49,10 @@ type Sound struct{ *lifecycle.Machine }
 
 // Clone implements Subject.
 func (s Sound) Clone() Subject { return Sound{s.Machine.Clone()} }
+
+// careless is implemented by a mutant whose edge keeps no note of what must not
+// be done a second time by a successor.
+type careless interface{ careless() }
 
 // unordered is implemented by a mutant whose loop takes what is ready in any
 // order, instead of lifecycle.Order.
@@ -77,6 +83,17 @@ const (
 	freeze      // somebody freezes the container
 	early       // the timer fires before its time
 	abandon     // a caller goes away
+	crash       // the supervisor dies and another goes on; see the ways
+)
+
+// The ways in which a supervisor can die, added up in the argument of crash. An
+// effect that it had begun and not ended was not performed; one that was, and
+// whose answer the machine had not heard, has left a note that says so.
+const (
+	noteMissing   uint8 = 1 << iota // unless it died between the call and the note
+	statusMissing                   // init exited while nobody watched, and the kernel does not tell how
+	tooLate                         // its successor comes after a tick
+	crashes
 )
 
 // Move is one thing that a world can do next.
@@ -133,6 +150,7 @@ type world struct {
 	open   uint16 // of those issued: their callers wait for a reply
 
 	faults, freezes uint8
+	crashes         uint8
 	oomLeft         bool
 	create          createState
 	starting        lifecycle.RequestID
@@ -141,6 +159,11 @@ type world struct {
 	frozen          bool
 	streams         streamState
 	left            bool // a process is left in the cgroup
+
+	reached  uint16 // what has reached init: bit 0 the signal of the open stop, above it those of the requests
+	doubtful uint16 // of those: a supervisor died before it could note that
+	commands uint8  // how often the exit command was run
+	broken   *invariant.Violation
 
 	jobs   [maxPending]job
 	njobs  int
@@ -151,7 +174,7 @@ type world struct {
 func newWorld(s *Setup, subject Subject) *world {
 	w := &world{
 		setup: s, subject: subject, checker: invariant.New(s.Config),
-		timer: lifecycle.Never, faults: uint8(s.Faults), freezes: uint8(s.Freezes), oomLeft: s.OOM,
+		timer: lifecycle.Never, faults: uint8(s.Faults), freezes: uint8(s.Freezes), crashes: uint8(s.Crashes), oomLeft: s.OOM,
 	}
 	if s.Running {
 		w.create, w.init = createEnded, initAlive
@@ -229,6 +252,27 @@ func (w *world) appendTruth(dst []Move) []Move {
 	add(w.canDrain(), drain)
 	add(w.init == initAlive && !w.frozen && w.freezes > 0, freeze)
 	add(w.faults > 0 && w.timer != lifecycle.Never && w.timer > w.now, early)
+	return w.appendCrashes(dst)
+}
+
+func (w *world) appendCrashes(dst []Move) []Move {
+	if w.crashes == 0 {
+		return dst
+	}
+	var can uint8 = tooLate
+	for _, ev := range w.ready[:w.nready] {
+		switch {
+		case ev.Kind == lifecycle.Delivered && ev.Errno == 0:
+			can |= noteMissing
+		case ev.Kind == lifecycle.InitExited && w.setup.Unknown:
+			can |= statusMissing
+		}
+	}
+	for way := range crashes {
+		if way&^can == 0 {
+			dst = append(dst, Move{crash, way})
+		}
+	}
 	return dst
 }
 
@@ -319,8 +363,89 @@ func (w *world) apply(mv Move, say teller) *invariant.Violation {
 		w.faults--
 		w.timer = lifecycle.Never
 		w.push(lifecycle.Event{Kind: lifecycle.Deadline})
+	case crash:
+		return w.crash(mv.arg, say)
 	}
-	return nil
+	return w.broken
+}
+
+// crash is the death of the supervisor and what its successor does first: it
+// tells what is true and what it has notes of, and does nothing about it; then it
+// has everything begun again that is not done.
+func (w *world) crash(way uint8, say teller) *invariant.Violation {
+	w.crashes--
+	if way&tooLate != 0 {
+		w.tick()
+	}
+	var known, abandoned []lifecycle.Event
+	for _, ev := range w.ready[:w.nready] {
+		switch ev.Kind {
+		case lifecycle.StartRequest, lifecycle.SignalRequest, lifecycle.StopRequest, lifecycle.MonitorSignal, lifecycle.Abandoned:
+			continue // nobody has heard of it, and its caller sees that
+		case lifecycle.Deadline, lifecycle.ThawDone, lifecycle.ExitRecorded, lifecycle.Freezer:
+			continue // to be found out anew
+		case lifecycle.Delivered:
+			if way&noteMissing != 0 {
+				w.doubtful |= w.reached & w.bit(ev.Request)
+				continue
+			}
+		case lifecycle.InitExited:
+			if way&statusMissing != 0 {
+				ev.Status = lifecycle.Status{}
+			}
+		}
+		known = append(known, ev)
+	}
+	clear(w.ready[:w.nready])
+	clear(w.jobs[:w.njobs])
+	w.nready, w.njobs, w.late, w.timer = 0, 0, 0, lifecycle.Never
+	if w.create != createEnded { // the runtime has died with its parent
+		w.create = createEnded
+		known = append(known, lifecycle.Event{Kind: lifecycle.CreateDone, Errno: eperm})
+	}
+	for i := range w.setup.Requests { // one with leave to start has its reply
+		if w.open&(1<<i) != 0 {
+			abandoned = append(abandoned, lifecycle.Event{Kind: lifecycle.Abandoned, Request: w.setup.Requests[i].Request})
+		}
+	}
+	w.open = 0
+	known = append(known, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: w.frozen})
+	lifecycle.Order(known)
+	for _, ev := range known {
+		// What the machine asks for now it will ask for again.
+		if v := w.observe(ev, w.subject.Step(w.now, ev), say); v != nil {
+			return v
+		}
+	}
+	for _, ev := range append([]lifecycle.Event{{Kind: lifecycle.Recovered}}, abandoned...) {
+		if v := w.step(ev, say); v != nil {
+			return v
+		}
+	}
+	return w.broken
+}
+
+// bit is the place of a delivery in reached.
+func (w *world) bit(id lifecycle.RequestID) uint16 {
+	if id == lifecycle.ForStop {
+		return 1
+	}
+	for i := range w.setup.Requests {
+		if w.setup.Requests[i].Request == id && id >= lifecycle.FirstRequest {
+			return 2 << i
+		}
+	}
+	return 0
+}
+
+// reach notes that a signal reaches init, which it must once, but for the one
+// instant in which nobody can know that it did (I12).
+func (w *world) reach(e lifecycle.Effect) {
+	bit := w.bit(e.Request)
+	if e.Signal != signals.KILL && w.reached&bit != 0 && w.doubtful&bit == 0 {
+		w.broken = &invariant.Violation{Invariant: "I12", Text: e.Signal.String() + " reached init a second time after the supervisor had died"}
+	}
+	w.reached |= bit
 }
 
 const eperm = 1
@@ -370,6 +495,9 @@ func (w *world) succeed(e lifecycle.Effect) {
 		case e.Signal == signals.KILL:
 			w.init = initDying
 		}
+		if ev.Errno == 0 {
+			w.reach(e)
+		}
 		w.push(ev)
 	case lifecycle.Thaw:
 		w.frozen = false
@@ -385,7 +513,19 @@ func (w *world) succeed(e lifecycle.Effect) {
 	case lifecycle.RecordExit:
 		w.push(lifecycle.Event{Kind: lifecycle.ExitRecorded})
 	case lifecycle.RunExitCommand:
+		w.runExitCommand()
 		w.push(lifecycle.Event{Kind: lifecycle.ExitCommandDone})
+	}
+}
+
+// runExitCommand leaves a note before it begins, and does nothing where there is
+// one already.
+func (w *world) runExitCommand() {
+	if _, ok := w.subject.(careless); w.commands > 0 && !ok {
+		return
+	}
+	if w.commands++; w.commands > 1 {
+		w.broken = &invariant.Violation{Invariant: "I12", Text: "the exit command was run a second time after the supervisor had died"}
 	}
 }
 
@@ -442,13 +582,22 @@ func (w *world) exitWins(rest []lifecycle.Event) *invariant.Violation {
 
 func (w *world) step(ev lifecycle.Event, say teller) *invariant.Violation {
 	effects := w.subject.Step(w.now, ev)
-	if say != nil {
-		say(w.now, ev, effects)
-	}
 	for _, e := range effects {
 		w.begin(e)
 	}
-	return w.checker.Observe(w.now, ev, effects)
+	return w.observe(ev, effects, say)
+}
+
+func (w *world) observe(ev lifecycle.Event, effects []lifecycle.Effect, say teller) *invariant.Violation {
+	if say != nil {
+		say(w.now, ev, effects)
+	}
+	v := w.checker.Observe(w.now, ev, effects)
+	if !w.checker.Stopping() {
+		w.reached &^= 1
+		w.doubtful &^= 1
+	}
+	return v
 }
 
 // begin lets the edge begin an effect. What cannot fail is done at once.
@@ -482,7 +631,7 @@ func (w *world) appendState(b []byte) []byte {
 	b = append(b, 0xfe)
 	b = w.checker.AppendState(b, w.now)
 	b = append(b, 0xfe, byte(w.issued), byte(w.issued>>8), byte(w.open), byte(w.open>>8),
-		w.faults, w.freezes, w.late, w.dying, byte(w.create), byte(w.init), byte(w.streams),
+		w.faults, w.freezes, w.crashes, byte(w.reached), byte(w.reached>>8), byte(w.doubtful), byte(w.doubtful>>8), w.commands, w.late, w.dying, byte(w.create), byte(w.init), byte(w.streams),
 		pack.Bits(w.oomLeft, w.frozen, w.left))
 	b = pack.Int(b, int64(w.starting))
 	b = pack.Until(b, w.timer, w.now)
@@ -518,6 +667,8 @@ func (w *world) settle(say teller) *invariant.Violation {
 		return &invariant.Violation{Invariant: "I9", Text: "the stop never ends"}
 	case w.init == initGone && !w.checker.Recorded():
 		return &invariant.Violation{Invariant: "I6", Text: "the exit is never recorded"}
+	case w.commands == 0 && w.checker.Recorded():
+		return &invariant.Violation{Invariant: "I12", Text: "the exit command is never run"}
 	case w.open != 0:
 		return &invariant.Violation{Invariant: "I5", Text: "a request is never answered"}
 	}

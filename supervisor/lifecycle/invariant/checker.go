@@ -1,5 +1,5 @@
 // Package invariant watches a lifecycle machine from outside and says which of
-// its promises (I1 to I11 in docs/design.md) it breaks.
+// its promises (I1 to I12 in docs/design.md) it breaks.
 //
 // The checker sees only what any observer of a trace sees: the instants, the
 // events and the effects. It therefore serves the explorer, the simulator and
@@ -79,6 +79,7 @@ type request struct {
 	errno     int32
 	joins     bool // it may be answered by the stop's delivery
 	held      bool // policy enforce must hold its SIGKILL
+	again     bool // it was sent by a supervisor that died before it could know
 }
 
 // flight is a Deliver effect whose result is not known yet.
@@ -133,7 +134,7 @@ func (c *Checker) event(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 			c.starting = 0
 		}
 		if r := c.find(ev.Request); r != nil {
-			if r.kind == lifecycle.SignalRequest && r.sent == 0 {
+			if r.kind == lifecycle.SignalRequest {
 				r.id = lifecycle.FromMonitor
 			} else {
 				c.forget(r)
@@ -161,8 +162,24 @@ func (c *Checker) event(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 	case lifecycle.ExitRecorded:
 		c.recording = false
 		c.recorded = c.recorded || ev.Errno == 0
+	case lifecycle.Recovered:
+		c.recovered()
 	}
 	return nil
+}
+
+// recovered: what was under way may be begun again, once. Everything that was
+// promised stands (I12): deadlines, what was delivered, how it exited.
+func (c *Checker) recovered() {
+	c.armed = lifecycle.Never
+	c.flights = c.flights[:0]
+	c.recording = false
+	c.sweeps, c.commands = 0, 0
+	for i := range c.requests {
+		r := &c.requests[i]
+		r.again = r.again || r.sent > 0
+		r.sent = 0
+	}
 }
 
 // accept notes a caller.
@@ -286,13 +303,15 @@ func (c *Checker) delivered(now lifecycle.Instant, ev lifecycle.Event) {
 			}
 		}
 	default:
-		for i := range c.requests {
-			if r := &c.requests[i]; r.id == ev.Request && r.sent > 0 && r.signal == ev.Signal {
-				r.delivered, r.errno = ev.Errno == 0, ev.Errno
-				if r.id == lifecycle.FromMonitor {
-					c.forget(r)
+		for _, id := range [...]lifecycle.RequestID{ev.Request, lifecycle.FromMonitor} { // its caller may have gone since
+			for i := range c.requests {
+				if r := &c.requests[i]; r.id == id && r.sent > 0 && r.signal == ev.Signal {
+					r.delivered, r.errno = ev.Errno == 0, ev.Errno
+					if id == lifecycle.FromMonitor {
+						c.forget(r)
+					}
+					return
 				}
-				return
 			}
 		}
 	}
@@ -391,7 +410,7 @@ func (c *Checker) deliverOwn(now lifecycle.Instant, e lifecycle.Effect) *Violati
 			return &Violation{"I3", "a stop request's signal was sent on its own"}
 		case r.held && c.stop.open && !c.killing && now < c.end():
 			return &Violation{"I1", "SIGKILL of a bare kill was sent within the grace period under policy enforce"}
-		case c.config.Policy == lifecycle.Enforce && !r.force && r.joins && c.stop.delivered && e.Target != lifecycle.ToOthers:
+		case c.config.Policy == lifecycle.Enforce && !r.force && !r.again && r.joins && c.stop.delivered && e.Target != lifecycle.ToOthers:
 			return &Violation{"I3", "a bare kill repeated the stop signal under policy enforce"}
 		}
 		return nil
@@ -486,6 +505,9 @@ func (c *Checker) after(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 // Recorded reports whether the exit was recorded and its exit command run.
 func (c *Checker) Recorded() bool { return c.recorded && c.commands == 1 }
 
+// Stopping reports whether a grace period is open.
+func (c *Checker) Stopping() bool { return c.stop.open }
+
 // Demanded reports whether somebody demands an end that has not come yet.
 func (c *Checker) Demanded() bool { return len(c.stop.demands) > 0 && !c.exited && !c.failed }
 
@@ -544,7 +566,7 @@ func (c *Checker) AppendState(b []byte, now lifecycle.Instant) []byte {
 	for _, r := range c.requests {
 		b = pack.Int(b, int64(r.id))
 		b = append(b, byte(r.kind), byte(r.signal), byte(r.sent), byte(r.errno),
-			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held))
+			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held, r.again))
 	}
 	b = append(b, 0xff)
 	for _, f := range c.flights {
