@@ -230,13 +230,27 @@ func record(ctx context.Context, id string, pid int) (*timeline.Timeline, error)
 		return nil, err
 	}
 	recorder.Draw(t, events, signals.TERM)
-	if status, err := init.ExitInfo(); err == nil {
+	if status, ok := endOf(ctx, init); ok {
 		t.Add(monotonic(), timeline.Kernel, timeline.Exit, "it ended with "+statusText(status))
 	}
 	if last != nil {
 		story.Draw(t, last)
 	}
 	return t, nil
+}
+
+// endOf asks the kernel how the process ended, once its parent has reaped it,
+// which can take a moment. A process that lives has not.
+func endOf(ctx context.Context, p process.Pidfd) (process.Status, bool) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		status, err := p.ExitInfo()
+		if !errors.Is(err, process.ErrNotReaped) || ctx.Err() != nil {
+			return status, err == nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
 }
 
 func statusText(s process.Status) string {

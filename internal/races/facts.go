@@ -80,16 +80,21 @@ type Ledger struct {
 // Lost is the number of entries that were acknowledged and are gone.
 func (l Ledger) Lost() int { return l.Accepted - l.Written }
 
+// Told is when init was sent the stop signal first; 0: never.
+func (f *Facts) Told() time.Duration {
+	if len(f.Sent) == 0 {
+		return 0
+	}
+	return f.Sent[0].At
+}
+
 // Deadline is when the grace period is over: the earliest of all demands, each
-// counted from when the stop signal was heard, or from when it came if that was
+// counted from when the stop signal was sent, or from when it came if that was
 // later. 0 if nobody demanded anything.
 func (f *Facts) Deadline() time.Duration {
 	deadline := time.Duration(0)
 	for _, s := range f.Stops {
-		from := s.At
-		if f.Heard > from {
-			from = f.Heard
-		}
+		from := max(s.At, f.Told())
 		if at := from + s.Grace; deadline == 0 || at < deadline {
 			deadline = at
 		}
@@ -203,11 +208,7 @@ func (f *Facts) draw(events []recorder.Event) {
 	}
 	f.Timeline.Grace = nil
 	if at := f.Deadline(); at != 0 {
-		from := f.Heard
-		if from == 0 {
-			from = f.Stops[0].At
-		}
-		f.Timeline.Grace = []timeline.Grace{{From: from, Deadline: at}}
+		f.Timeline.Grace = []timeline.Grace{{From: max(f.Told(), f.Stops[0].At), Deadline: at}}
 	}
 	if l := f.Ledger; l.Kept {
 		kind, text := timeline.Exit, fmt.Sprintf("the ledger is closed, all %d entries are on disk", l.Accepted)

@@ -29,8 +29,8 @@ func TestHarms(t *testing.T) {
 		"second-stop-signal": {Facts{Sent: []recorder.Event{term(10 * s), term(11 * s)}}, Facts{Sent: []recorder.Event{term(10 * s)}}},
 		"data-lost": {Facts{Ledger: Ledger{Kept: true, Accepted: 20, Written: 19}},
 			Facts{Ledger: Ledger{Kept: true, Accepted: 20, Written: 20, Closed: true}}},
-		"killed-early": {Facts{Stops: stop, Heard: 11 * s, Kills: kill(14500 * time.Millisecond)}, // 14 s would do if it had been heard at once
-			Facts{Stops: stop, Heard: 11 * s, Kills: kill(15 * s)}},
+		"killed-early": {Facts{Stops: stop, Sent: []recorder.Event{term(11 * s)}, Kills: kill(14500 * time.Millisecond)}, // would do if it had been told at once
+			Facts{Stops: stop, Sent: []recorder.Event{term(11 * s)}, Kills: kill(15 * s)}},
 		"killed-late":           {Facts{Stops: stop, Ended: 16 * s}, Facts{Stops: stop, Ended: 14100 * time.Millisecond}},
 		"never-told":            {Facts{}, Facts{Sent: []recorder.Event{term(s)}}},
 		"told-late":             {Facts{Stops: stop, Sent: []recorder.Event{term(12 * s)}}, Facts{Stops: stop, Sent: []recorder.Event{term(10 * s)}}},
@@ -41,7 +41,7 @@ func TestHarms(t *testing.T) {
 		"exec-log-cut":          {Facts{ExecSaid: []string{"a"}}, Facts{ExecSaid: []string{"a"}, ExecLogged: []string{"a"}}},
 		"herd-told-late":        {Facts{Grace: 3 * s, Drained: &Drained{LastTERM: s}}, Facts{Grace: 3 * s, Drained: &Drained{LastTERM: s / 10}}},
 		"herd-harmed":           {Facts{Drained: &Drained{LateKills: 1}}, Facts{Drained: &Drained{Containers: 9}}},
-		"said-timed-out":        {Facts{Stops: stop, Heard: 10 * s, Ended: 13 * s, TimedOut: true}, Facts{Stops: stop, Heard: 10 * s, Ended: 15 * s, TimedOut: true}},
+		"said-timed-out":        {Facts{Stops: stop, Ended: 13 * s, TimedOut: true}, Facts{Stops: stop, Ended: 15 * s, TimedOut: true}},
 		"needless-kill":         {Facts{Ended: 10 * s, Kills: kill(11 * s)}, Facts{Ended: 11 * s, Kills: kill(11 * s)}},
 		"left-over":             {Facts{Ended: s, Left: []int{7}}, Facts{Ended: s}},
 		"left-frozen":           {Facts{Frozen: true}, Facts{}},
@@ -87,17 +87,21 @@ func TestDeadline(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct {
 		stops []Stop
-		heard time.Duration
+		told  time.Duration
 		want  time.Duration
 	}{
 		{nil, 0, 0},
 		{[]Stop{{10 * s, 4 * s}}, 0, 14 * s},
-		{[]Stop{{10 * s, 4 * s}}, 12 * s, 16 * s},                  // counted from when it was heard
+		{[]Stop{{10 * s, 4 * s}}, 12 * s, 16 * s},                  // counted from when it was told
 		{[]Stop{{10 * s, 4 * s}, {11 * s, 1 * s}}, 10 * s, 12 * s}, // a later one shortens it
 		{[]Stop{{10 * s, 4 * s}, {11 * s, 9 * s}}, 10 * s, 14 * s}, // and never lengthens it
 	} {
-		if got := (&Facts{Stops: c.stops, Heard: c.heard}).Deadline(); got != c.want {
-			t.Errorf("%v heard at %v: %v, want %v", c.stops, c.heard, got, c.want)
+		f := Facts{Stops: c.stops}
+		if c.told != 0 {
+			f.Sent = []recorder.Event{{At: c.told}}
+		}
+		if got := f.Deadline(); got != c.want {
+			t.Errorf("%v told at %v: %v, want %v", c.stops, c.told, got, c.want)
 		}
 	}
 }
