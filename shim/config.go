@@ -18,6 +18,10 @@ const ConfigPath = "/etc/gracerun/config.toml"
 type Config struct {
 	Runtime string      // path or name of the runtime to wrap, "" for what is installed
 	Stop    bundle.Stop // for containers whose annotations don't say
+
+	// Scope says what becomes of a container whose systemd scope is not as its
+	// annotations ask and can't be made to.
+	Scope ScopePolicy
 }
 
 // settings reads the configuration file, once, when something in it matters:
@@ -58,6 +62,9 @@ func readConfig(path string) (*Config, error) {
 //	[stop]
 //	grace  = "30s"
 //	policy = "observe"
+//
+//	[systemd]
+//	scope = "warn"
 func ParseConfig(text string) (*Config, error) {
 	config := &Config{Stop: bundle.Defaults}
 	table := ""
@@ -91,17 +98,19 @@ func ParseConfig(text string) (*Config, error) {
 
 func (c *Config) set(key, value string, isTable bool) (err error) {
 	switch {
-	case isTable && key == "[stop]":
+	case isTable && (key == "[stop]" || key == "[systemd]"):
 	case isTable:
-		return errors.New("unknown table " + key + ": want [stop]")
+		return errors.New("unknown table " + key + ": want [stop] or [systemd]")
 	case key == "runtime":
 		c.Runtime = value
 	case key == "stop.grace":
 		c.Stop.Grace, err = bundle.ParseGrace(value)
 	case key == "stop.policy":
 		c.Stop.Policy, err = runtime.ParsePolicy(value)
+	case key == "systemd.scope":
+		c.Scope, err = parseScopePolicy(value)
 	default:
-		return errors.New("unknown key " + key + ": want runtime, stop.grace or stop.policy")
+		return errors.New("unknown key " + key + ": want runtime, stop.grace, stop.policy or systemd.scope")
 	}
 	return err
 }

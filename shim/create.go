@@ -27,12 +27,20 @@ func (c *call) create() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	dir, supervised, status := c.place(n)
+	dir, config, supervised, status := c.place(n)
 	if dir == nil {
 		return status
 	}
+	unit := c.prepareScope(dir, n.id, program, config)
 	status, err = c.through("runtime.create", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
-	if err == nil && status == 0 {
+	created := err == nil && status == 0
+	if created {
+		created = c.verifyScope(n.id, unit)
+		if !created {
+			status = 1
+		}
+	}
+	if created {
 		if err = c.adopt(dir, n.id, program, supervised); err == oci.ErrUnknown {
 			c.warn("gracerun does not know where " + program + " keeps its state: it is run for each signal")
 			err = nil
@@ -42,8 +50,11 @@ func (c *call) create() int {
 			c.warn("keep what is known of container " + n.id + ": " + err.Error())
 			err = nil
 		}
-	} else if !supervised {
-		_ = dir.Remove()
+	} else {
+		c.removeScope(unit)
+		if !supervised {
+			_ = dir.Remove()
+		}
 	}
 	if err != nil {
 		return c.fail(errors.New("create container " + n.id + ": " + err.Error()))
@@ -54,9 +65,10 @@ func (c *call) create() int {
 // place makes the state directory of a container that is to be created, locked,
 // or finds the one that its supervisor has made. dir is nil if the call has
 // ended with that status.
-func (c *call) place(n creation) (dir *statedir.Dir, supervised bool, status int) {
+func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supervised bool, status int) {
+	var err error
 	if err := statedir.ValidateID(n.id); err != nil {
-		return nil, false, c.fail(err)
+		return nil, nil, false, c.fail(err)
 	}
 	path := n.config
 	if path == "" {
@@ -65,24 +77,24 @@ func (c *call) place(n creation) (dir *statedir.Dir, supervised bool, status int
 	if path[0] != '/' {
 		path = n.bundle + "/" + path
 	}
-	config, err := bundle.LoadFile(path)
+	config, err = bundle.LoadFile(path)
 	if err != nil {
 		// What is wrong with it the wrapped runtime says in its own words; and if
 		// it takes it all the same, it has the container to itself.
-		return nil, false, c.become(c.argv)
+		return nil, nil, false, c.become(c.argv)
 	}
 	settings, err := c.settings()
 	if err == nil {
 		_, err = bundle.StopSettings(config.Annotations, settings.Stop)
 	}
 	if err != nil {
-		return nil, false, c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+		return nil, nil, false, c.fail(errors.New("create container " + n.id + ": " + err.Error()))
 	}
 	for range 2 {
 		dir, err = statedir.Create(c.root, n.id)
 		if err == nil {
 			if err = journal.Lock(dir.FD()); err == nil {
-				return dir, false, 0
+				return dir, config, false, 0
 			}
 			break
 		}
@@ -93,10 +105,10 @@ func (c *call) place(n creation) (dir *statedir.Dir, supervised bool, status int
 			continue // just removed
 		}
 		if c.isCreatedBySupervisor(dir) {
-			return dir, true, 0
+			return dir, config, true, 0
 		}
 		if !c.isStale(dir, n.id) {
-			return nil, false, c.fail(c.errExist(n.id))
+			return nil, nil, false, c.fail(c.errExist(n.id))
 		}
 		// Nobody works in it and the runtime knows of no such container: it was
 		// left by a call that died, or the container was deleted behind our back.
@@ -109,7 +121,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, supervised bool, status int
 	if err == runtime.ErrExist {
 		err = c.errExist(n.id)
 	}
-	return nil, false, c.fail(err)
+	return nil, nil, false, c.fail(err)
 }
 
 // errExist is in the words of the wrapped runtime.

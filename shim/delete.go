@@ -30,6 +30,7 @@ func (c *call) delete() int {
 	if container, err := c.container(dir, args[0]); err == nil {
 		c.belongsTo(container)
 	}
+	unit := scopeOf(dir)
 	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
 	switch {
 	case err == control.ErrNoSupervisor:
@@ -47,6 +48,7 @@ func (c *call) delete() int {
 		return c.fail(err)
 	}
 	if status == 0 || !c.isKnown(dir, args[0]) {
+		c.removeScope(unit)
 		if err := dir.Remove(); err != nil {
 			c.warn("remove what is left of container " + args[0] + ": " + err.Error())
 		}

@@ -1,0 +1,407 @@
+// Package scope makes the systemd scope of a container have what the annotations
+// "org.systemd.property.NAME" ask for, whichever runtime makes the scope.
+//
+// A runtime sends the properties to systemd in one StartTransientUnit call, its
+// own among them. crun 1.8.1 to 1.16.1 sends its own DefaultDependencies=no after
+// the annotation's, and systemd takes the last (cri-o issue 8609); and what
+// systemd has once read of dependencies no later call can change. So it must be
+// right from the start, without a hand in the runtime's call: by a drop-in file.
+// systemd reads those of a transient unit after the properties of the call, so
+// they win; it looks for them in /run/systemd/system at each start, without a
+// daemon-reload (in /run/systemd/transient only after one). After the runtime is
+// done the bus is asked what the scope really has.
+package scope
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime"
+)
+
+const annotationPrefix = "org.systemd.property."
+
+// Scope is the unit that a runtime makes for a container.
+type Scope struct {
+	Unit     string // its name
+	managers []manager
+	asked    []property
+}
+
+// property is one that an annotation asks for.
+type property struct {
+	name  string // as on the bus
+	value value
+}
+
+// manager is the systemd that may be asked to make the unit: the system's, or
+// the user's.
+type manager struct {
+	units string // where it reads drop-ins without a reload
+	bus   []address
+}
+
+// Of returns the scope that the runtime will make with --systemd-cgroup for
+// container id, cgroupsPath being linux.cgroupsPath of its configuration and
+// isCrun which of the two ways of naming it has. It is nil if there is none, or if
+// no annotation asks anything of it: then there is nothing to see to. Annotations
+// whose value is of a type that crun does not know either are left alone. getenv
+// is os.Getenv or does as it does.
+func Of(id, cgroupsPath string, isCrun bool, annotations runtime.Annotations, getenv func(string) string) *Scope {
+	s := &Scope{Unit: unitName(id, cgroupsPath, isCrun)}
+	if s.Unit == "" {
+		return nil
+	}
+	for _, a := range annotations {
+		name, ok := strings.CutPrefix(a.Key, annotationPrefix)
+		if !ok || !isName(name) {
+			continue
+		}
+		if p, ok := parseProperty(name, a.Value); ok {
+			s.asked = append(s.asked, p)
+		}
+	}
+	if s.asked == nil {
+		return nil
+	}
+	s.managers = managers(getenv)
+	return s
+}
+
+// Named returns a scope that Of has given in another process, for its Remove; nil
+// if there can be none of that name.
+func Named(unit string, getenv func(string) string) *Scope {
+	if !isUnitName(unit) {
+		return nil
+	}
+	return &Scope{Unit: unit, managers: managers(getenv)}
+}
+
+// unitName does as crun (libcrun/cgroup-systemd.c, get_systemd_scope_and_slice)
+// and runc (libcontainer/specconv/spec_linux.go, cgroups/systemd/common.go,
+// getUnitName) do. "" means that it is no scope, or none with a sane name.
+func unitName(id, cgroupsPath string, isCrun bool) string {
+	var unit string
+	_, name, ok := strings.Cut(cgroupsPath, ":")
+	switch {
+	case cgroupsPath == "" && isCrun:
+		unit = "crun-" + id + ".scope"
+	case cgroupsPath == "":
+		unit = "runc-" + id + ".scope"
+	case !ok && isCrun:
+		unit = cgroupsPath + ".scope"
+	case isCrun:
+		unit = strings.Replace(name, ":", "-", 1) + ".scope"
+	case strings.Count(cgroupsPath, ":") == 2 && !strings.HasSuffix(name, ".slice"):
+		unit = strings.Replace(name, ":", "-", 1) + ".scope"
+	}
+	if !isUnitName(unit) {
+		return ""
+	}
+	return unit
+}
+
+// isUnitName tells whether the text is a unit's name (systemd.unit(5)). It is a
+// file's name, too, and goes into a file of settings.
+func isUnitName(text string) bool {
+	if text == "" || len(text) > 255 || text[0] == '.' {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if !isAlphanumeric(c) && strings.IndexByte(":-_.\\@", c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isName(text string) bool {
+	for _, c := range []byte(text) {
+		if !isAlphanumeric(c) {
+			return false
+		}
+	}
+	return text != ""
+}
+
+func isAlphanumeric(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
+
+// managers gives those that a runtime may turn to: runc and newer crun choose by
+// whether they are rootless; crun before 1.9 takes the user's whenever it can.
+func managers(getenv func(string) string) []manager {
+	var all []manager
+	runtimeDir := getenv("XDG_RUNTIME_DIR")
+	if session := getenv("DBUS_SESSION_BUS_ADDRESS"); runtimeDir != "" && runtimeDir[0] == '/' {
+		if session == "" {
+			session = "unix:path=" + runtimeDir + "/bus"
+		}
+		if unix.Access(runtimeDir+"/systemd", unix.F_OK) == nil {
+			all = append(all, manager{runtimeDir + "/systemd/user", addresses(session)})
+		}
+	}
+	if unix.Geteuid() == 0 && unix.Access("/run/systemd/system", unix.W_OK) == nil {
+		system := getenv("DBUS_SYSTEM_BUS_ADDRESS")
+		if system == "" {
+			system = "unix:path=/run/dbus/system_bus_socket"
+		}
+		all = append(all, manager{"/run/systemd/system", addresses(system)})
+	}
+	return all
+}
+
+// dropIn is sorted after systemd's own, which are called 50-NAME.conf.
+const dropIn = "90-gracerun.conf"
+
+// dependencies are the properties of which a unit can have more than was asked.
+var dependencies = []string{"After", "Before", "Wants", "Requires", "Requisite", "BindsTo", "PartOf", "Conflicts"}
+
+func isDependency(name string) bool { return contains(dependencies, name) }
+
+// isOfLoading tells whether systemd acts on the property when it loads a unit, and
+// never again. A file can ask for these.
+func isOfLoading(name string) bool {
+	switch name {
+	case "DefaultDependencies", "CollectMode", "TimeoutStopUSec":
+		return true
+	}
+	return isDependency(name)
+}
+
+// needsDropIn: a runtime gets only dependencies wrong. The drop-in costs systemd
+// a look through its directories at each create.
+func (s *Scope) needsDropIn() bool {
+	for _, p := range s.asked {
+		if p.name == "DefaultDependencies" || isDependency(p.name) {
+			return true
+		}
+	}
+	return false
+}
+
+// dropInText asks in a file's words for all that is of loading (systemd.unit(5),
+// systemd.scope(5)).
+func (s *Scope) dropInText() string {
+	unit := "# What the container's annotations ask, written by gracerun; gone when it is deleted.\n[Unit]\n"
+	scope := ""
+	for _, p := range s.asked {
+		v := p.value
+		switch {
+		case p.name == "DefaultDependencies" && v.kind == 'b':
+			unit += "DefaultDependencies=" + yesNo(v.number != 0) + "\n"
+		case p.name == "CollectMode" && v.kind == 's' && isUnitName(v.text):
+			unit += "CollectMode=" + v.text + "\n"
+		case p.name == "TimeoutStopUSec" && isInteger(v.kind):
+			scope = "[Scope]\nTimeoutStopSec=" + strconv.FormatUint(v.number, 10) + "us\n"
+			if v.number == math.MaxUint64 {
+				scope = "[Scope]\nTimeoutStopSec=infinity\n"
+			}
+		case isDependency(p.name):
+			for _, other := range v.list {
+				if isUnitName(other) {
+					unit += p.name + "=" + other + "\n"
+				}
+			}
+		}
+	}
+	return unit + scope
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// Prepare is to be called before the runtime creates the container. Whatever
+// becomes of that, Remove is to be called in the end.
+func (s *Scope) Prepare() error {
+	if !s.needsDropIn() {
+		return nil
+	}
+	return s.writeDropIns()
+}
+
+func (s *Scope) writeDropIns() error {
+	text := s.dropInText()
+	for _, m := range s.managers {
+		if err := m.write(s.Unit, text); err != nil {
+			return errors.New("write a drop-in for " + s.Unit + " in " + m.units + ": " + err.Error())
+		}
+	}
+	return nil
+}
+
+func (m manager) write(unit, text string) error {
+	if err := unix.Mkdir(m.units, 0o755); err != nil && err != unix.EEXIST {
+		return err
+	}
+	units, err := unix.Open(m.units, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(units)
+	dir := unit + ".d"
+	if err := unix.Mkdirat(units, dir, 0o755); err != nil && err != unix.EEXIST {
+		return err
+	}
+	d, err := unix.Openat(units, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(d)
+	// A name that systemd does not read until the file is whole.
+	const unfinished = "." + dropIn
+	f, err := unix.Openat(d, unfinished, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	n, err := unix.Write(f, []byte(text))
+	unix.Close(f)
+	if err == nil && n != len(text) {
+		err = unix.ENOSPC
+	}
+	if err == nil {
+		err = unix.Renameat(d, unfinished, d, dropIn)
+	}
+	if err != nil {
+		return err
+	}
+	// systemd looks again into a directory when its time has changed. The kernel's
+	// own stamp is as coarse as its tick: of two containers created in one, the
+	// second could go unseen.
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &now); err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(unix.AT_FDCWD, m.units, []unix.Timespec{now, now}, 0)
+}
+
+// Remove takes the drop-ins away. It is to be called when the unit is gone:
+// daemon-reload reads a transient unit anew, and its drop-ins with it.
+func (s *Scope) Remove() error {
+	var failed error
+	for _, m := range s.managers {
+		dir := m.units + "/" + s.Unit + ".d"
+		for _, name := range []string{dropIn, "." + dropIn} {
+			if err := unix.Unlink(dir + "/" + name); err != nil && err != unix.ENOENT {
+				failed = errors.New("remove " + dir + "/" + name + ": " + err.Error())
+			}
+		}
+		// Others may have put theirs beside ours.
+		if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY && err != unix.EEXIST {
+			failed = errors.New("remove " + dir + ": " + err.Error())
+		}
+	}
+	return failed
+}
+
+// Deviation is that a scope does not have what the annotations ask, and could not
+// be made to.
+type Deviation struct {
+	Unit  string
+	Wrong []string // "NAME is VALUE, not VALUE"
+}
+
+func (d *Deviation) Error() string {
+	return "scope " + d.Unit + " is not as its annotations ask: " + strings.Join(d.Wrong, ", ")
+}
+
+// Verify is to be called when the runtime has created the container. It asks
+// systemd what the scope has. What is not as asked it tries to set right: by
+// SetUnitProperties, and where systemd takes it only when it loads a unit, by
+// having it load all its units anew (as daemon-reload does), with the drop-in.
+//
+// The error is a *Deviation if that did not help, and another if systemd could
+// not be asked. repaired tells what was set right, "" if nothing had to be.
+func (s *Scope) Verify() (repaired string, err error) {
+	err = errors.New("no systemd to ask: neither the system's bus nor the user's")
+	for _, m := range s.managers {
+		var c *conn
+		if c, err = dial(m.bus); err != nil {
+			continue
+		}
+		var found bool
+		found, repaired, err = s.verify(c)
+		c.close()
+		if found {
+			return repaired, err
+		}
+		if err == nil {
+			err = errors.New("systemd knows no such unit")
+		}
+	}
+	return "", errors.New("check the properties of " + s.Unit + ": " + err.Error())
+}
+
+func (s *Scope) verify(c *conn) (found bool, repaired string, err error) {
+	wrong, found, err := s.deviations(c)
+	if !found || err != nil || len(wrong) == 0 {
+		return found, "", err
+	}
+	var reload bool
+	for _, d := range wrong {
+		if isOfLoading(d.property.name) {
+			reload = true
+		} else {
+			// An error shows in what the unit then has.
+			_ = c.setProperty(s.Unit, d.property)
+		}
+	}
+	if reload {
+		if err := s.writeDropIns(); err != nil {
+			return true, "", err
+		}
+		if err := c.reload(); err != nil {
+			return true, "", errors.New("reload systemd: " + err.Error())
+		}
+	}
+	left, found, err := s.deviations(c)
+	if err != nil || !found {
+		return true, "", err
+	}
+	if len(left) > 0 {
+		return true, "", &Deviation{s.Unit, describe(left)}
+	}
+	return true, strings.Join(describe(wrong), ", "), nil
+}
+
+// deviation is a property that is not as asked.
+type deviation struct {
+	property property
+	has      value
+}
+
+func describe(deviations []deviation) []string {
+	var all []string
+	for _, d := range deviations {
+		all = append(all, d.property.name+" was "+d.has.String()+", not "+d.property.value.String())
+	}
+	return all
+}
+
+func (s *Scope) deviations(c *conn) (wrong []deviation, found bool, err error) {
+	state, err := c.property(s.Unit, "LoadState")
+	if err != nil || state.text == "not-found" {
+		return nil, false, err
+	}
+	for _, p := range s.asked {
+		has, err := c.property(s.Unit, p.name)
+		if err != nil {
+			if _, ok := err.(*busError); ok {
+				continue // it can be set, but not asked for; or systemd has no such property, and refused the create
+			}
+			return nil, true, err
+		}
+		if !p.value.isIn(has, isDependency(p.name)) {
+			wrong = append(wrong, deviation{p, has})
+		}
+	}
+	return wrong, true, nil
+}
