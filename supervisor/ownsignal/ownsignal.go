@@ -25,8 +25,10 @@ import (
 // signal in a process, and so one Catcher.
 var (
 	caught uint64 // bit n: signal n came
-	wake   int32  // eventfd
-	one    uint64 = 1
+	//lint:ignore U1000 the handler writes to it
+	wake int32 // eventfd
+	//lint:ignore U1000 the handler writes it
+	one uint64 = 1
 )
 
 // Catcher is the eventfd that becomes readable when a signal has come.
