@@ -45,7 +45,7 @@ func newJournald(l *Logs) *journald { return &journald{l: l, fd: -1} }
 func (j *journald) prepare(o *Options) error {
 	const short = 12
 	if len(o.ID) <= short {
-		return errors.New("Container ID must be longer than 12 characters")
+		return errors.New("Container ID must be longer than 12 characters") //lint:ignore ST1005 conmon's words
 	}
 	identifier := o.ID[:short]
 	if o.Name != "" {

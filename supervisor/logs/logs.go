@@ -194,7 +194,7 @@ func Open(options Options) (*Logs, error) {
 // k8s-file wins, and "none" beside others changes nothing.
 func (l *Logs) chooseDrivers() error {
 	if len(l.options.Paths) == 0 {
-		return errors.New("Log driver not provided. Use --log-path")
+		return errors.New("Log driver not provided. Use --log-path") //lint:ignore ST1005 conmon's words
 	}
 	for _, path := range l.options.Paths {
 		driver, err := ParseDriver(path)
@@ -241,6 +241,9 @@ func (l *Logs) resume() {
 	for source := range Source(sources) {
 		if spool.Exists(l.options.Dir, spoolName(source)) {
 			s := l.stream(source)
+			if err := s.spool.Recount(l.cursor, int(source)); err != nil {
+				l.options.Warn("Failed to read the log spool of " + source.String() + ": " + explain(err))
+			}
 			l.cursor.Fit(int(source), s.spool.Size())
 		}
 	}

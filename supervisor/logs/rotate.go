@@ -12,10 +12,10 @@ import (
 )
 
 var (
-	errAllowlist = errors.New("Parent directory not in allowlist")
-	errSymlink   = errors.New("Log path is a symbolic link")
-	errPath      = errors.New("Invalid log path for rotation")
-	errLocked    = errors.New("Log file locked by another process, skipping rotation")
+	errAllowlist = errors.New("Parent directory not in allowlist")                     //lint:ignore ST1005 conmon's words
+	errSymlink   = errors.New("Log path is a symbolic link")                           //lint:ignore ST1005 conmon's words
+	errPath      = errors.New("Invalid log path for rotation")                         //lint:ignore ST1005 conmon's words
+	errLocked    = errors.New("Log file locked by another process, skipping rotation") //lint:ignore ST1005 conmon's words
 )
 
 // replaceFull gives a file that has reached --log-size-max a successor. If that

@@ -63,6 +63,9 @@ type Stream struct {
 func (l *Logs) Stream(source Source, fd int, terminal bool) *Stream {
 	s := l.stream(source)
 	s.fd, s.terminal = fd, terminal
+	if terminal && !s.volatile {
+		s.spool.Terminal(l.cursor, int(source))
+	}
 	return s
 }
 
@@ -159,6 +162,9 @@ func (s *Stream) fill() (int, error) {
 }
 
 func (s *Stream) fillOnce() (int, error) {
+	if s.terminal && !s.volatile {
+		return s.spool.FillTerminal(s.fd, batch)
+	}
 	if !s.terminal && !s.unspliced {
 		n, err := s.spool.Fill(s.fd, batch)
 		if err != unix.EINVAL {

@@ -33,8 +33,8 @@ type words struct {
 		at      uint64 // offset in the spool up to which the log has everything; top bit: Inside
 		dropped uint64 // bytes that the log will never have, not said in it yet
 	}
-	consumed [Streams]uint64 // only of a terminal: bytes of the spool that are output
-	intent   struct {
+	counted [Streams]uint64 // only of a terminal, which sets the top bit: bytes of the spool that are output
+	intent  struct {
 		set, stream, from, to, dev, ino, before, bytes, total, dropped uint64
 	}
 }
@@ -42,6 +42,7 @@ type words struct {
 const (
 	cursorSize = 4096
 	inside     = 1 << 63
+	counts     = 1 << 63
 	maxOffset  = 1<<62 - 1
 )
 
@@ -139,7 +140,7 @@ func (w *words) valid() bool {
 				return false
 			}
 		}
-		sum |= w.consumed[s]
+		sum |= w.counted[s] &^ counts
 	}
 	i := &w.intent
 	if sum > maxOffset || w.magic != magic {
@@ -240,7 +241,9 @@ func (c *Cursor) Truncated(stream int) {
 	for log := range Logs {
 		c.SetPos(stream, log, 0, c.Inside(stream, log))
 	}
-	atomic.StoreUint64(&c.w.consumed[stream], 0)
+	if counted := &c.w.counted[stream]; atomic.LoadUint64(counted) != 0 {
+		atomic.StoreUint64(counted, counts)
+	}
 }
 
 // Fit puts right what a supervisor could not do any more: logs that are beyond
@@ -252,5 +255,3 @@ func (c *Cursor) Fit(stream int, size int64) {
 		}
 	}
 }
-
-func (c *Cursor) consumed(stream int) *uint64 { return &c.w.consumed[stream] }

@@ -53,6 +53,13 @@ type Spool struct {
 	size    int64
 	at      int64 // for splice
 	punched int64 // up to here the pages were given back
+
+	// Of a terminal: where the count is kept, how long the file is, and the part
+	// of it from `from` on that is mapped.
+	counted *uint64
+	length  int64
+	window  []byte
+	from    int64
 }
 
 // Open opens or makes the spool name in a state directory.
@@ -85,7 +92,10 @@ func Exists(dir int, name string) bool {
 }
 
 // Close closes the file, and leaves it.
-func (s *Spool) Close() { unix.Close(s.fd) }
+func (s *Spool) Close() {
+	s.unmap()
+	unix.Close(s.fd)
+}
 
 // Size is how many bytes were put in since the spool was empty.
 func (s *Spool) Size() int64 { return s.size }
@@ -151,7 +161,10 @@ func (s *Spool) Empty() error {
 	if err := unix.Ftruncate(s.fd, 0); err != nil {
 		return err
 	}
-	s.size, s.punched = 0, 0
+	s.size, s.punched, s.length = 0, 0, 0
+	if s.from > 0 {
+		s.unmap()
+	}
 	return nil
 }
 
