@@ -120,19 +120,28 @@ func spoolPages(t *testing.T, c *container) int64 {
 // The disk is full of nothing but the state directory, or of both: the container
 // goes on and loses nothing that the log can take.
 func TestNoRoomForTheSpool(t *testing.T) {
-	state := smallDisk(t, 256<<10)
+	state := smallDisk(t, 640<<10)
 	c := run(t, Options{Dir: openDir(t, state)})
 	c.says(numbered(0, 10))
 	release := fill(t, filepath.Join(state, "ballast"))
 	c.says(numbered(10, 50000))
+	c.logs.Tick()
+	if !c.out.volatile {
+		t.Error("the spool is in a state directory that has no room for it")
+	}
 	release()
 	c.says(numbered(50000, 50010))
+	c.logs.Tick()
+	if c.out.volatile {
+		t.Error("the spool is still in memory")
+	}
+	c.says(numbered(50010, 50020))
 	c.ends()
-	if got, want := content(c.read()), numbered(0, 50010); got != want {
+	if got, want := content(c.read()), numbered(0, 50020); got != want {
 		t.Errorf("the log has %d bytes of output, want %d", len(got), len(want))
 	}
-	if len(c.warnings) != 1 || !strings.HasPrefix(c.warnings[0], "No room in the state directory") {
-		t.Errorf("warnings are %q, want one about the state directory", c.warnings)
+	if len(c.warnings) != 2 || !strings.HasPrefix(c.warnings[0], "No room in the state directory") {
+		t.Errorf("warnings are %q, want two about the state directory", c.warnings)
 	}
 }
 

@@ -121,6 +121,7 @@ func (k *k8sFile) settle() {
 	if k.unsettled = err != nil; k.unsettled {
 		k.failed(err)
 	}
+	k.l.fit()
 }
 
 // advance writes what the log has not had of the stream. flush says that no more

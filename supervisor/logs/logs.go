@@ -240,11 +240,7 @@ func (l *Logs) openCursor() (successor bool) {
 func (l *Logs) resume() {
 	for source := range Source(sources) {
 		if spool.Exists(l.options.Dir, spoolName(source)) {
-			s := l.stream(source)
-			if err := s.spool.Recount(l.cursor, int(source)); err != nil {
-				l.options.Warn("Failed to read the log spool of " + source.String() + ": " + explain(err))
-			}
-			l.cursor.Fit(int(source), s.spool.Size())
+			l.stream(source)
 		}
 	}
 	if l.k8s != nil {
@@ -256,6 +252,15 @@ func (l *Logs) resume() {
 		if s != nil {
 			s.seen = s.spool.Size() // whoever was attached is not any more
 			s.distribute(false, false)
+		}
+	}
+}
+
+// fit puts positions right that a predecessor could not put right any more.
+func (l *Logs) fit() {
+	for _, s := range l.streams {
+		if s != nil {
+			l.cursor.Fit(int(s.source), s.spool.Size())
 		}
 	}
 }

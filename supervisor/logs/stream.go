@@ -1,8 +1,6 @@
 package logs
 
 import (
-	"strconv"
-
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/lifecycle"
@@ -23,6 +21,10 @@ const (
 	// emptyFrom is how large the spool grows before it is cut: a system call for
 	// each line would cost more than the memory.
 	emptyFrom = 16 << 10
+
+	// punchStep is how much is done with before its pages are given back, while
+	// something behind it is not.
+	punchStep = 1 << 20
 
 	// reopenTerminal is how often a terminal that nobody has open is looked at
 	// again; conmon's figure.
@@ -47,10 +49,12 @@ type Stream struct {
 	took      int  // bytes, the last time
 
 	spool    *spool.Spool
+	throwing bool  // there is no memory either
 	volatile bool  // the spool is in memory: the state directory has no room
 	seen     int64 // what Sink was given, as an offset in the spool
 
 	ended   func()
+	handler loop.Handler
 	watched bool
 	held    bool
 	timer   loop.Timer
@@ -80,11 +84,14 @@ func (l *Logs) stream(source Source) *Stream {
 		if s.spool, err = spool.Open(l.options.Dir, spoolName(source)); err != nil {
 			l.options.Warn("No spool for " + source.String() + ": " + explain(err) +
 				": what is on its way to the log dies with this process")
+		} else if err := s.spool.Recount(l.cursor, int(source)); err != nil {
+			l.options.Warn("Failed to read the log spool of " + source.String() + ": " + explain(err))
 		}
 	}
 	if s.spool == nil {
 		s.useMemory()
 	}
+	l.cursor.Fit(int(source), s.spool.Size())
 	l.streams[source] = s
 	return s
 }
@@ -133,6 +140,7 @@ func (s *Stream) take() (n int, result Result) {
 	case n == 0:
 		return 0, EOF
 	}
+	s.throwing = false
 	if n >= smallPipe {
 		s.grow()
 	}
@@ -143,22 +151,52 @@ func (s *Stream) take() (n int, result Result) {
 	return n, More
 }
 
-// fill fills the spool of the state directory, or one in memory if that has no
-// room and no room can be made.
+// fill fills the spool of the state directory. If that has no room, what logs in
+// trouble have not had makes room, the oldest half first; else a spool in memory
+// takes its place.
 func (s *Stream) fill() (int, error) {
 	n, err := s.fillOnce()
-	if (err == unix.ENOSPC || err == unix.EDQUOT) && !s.volatile {
-		if s.distribute(false, false); s.left() > 0 {
-			s.dropOldest(s.left() / 2)
-		}
-		s.spool.Forget(s.spool.Size() - s.left())
-		if n, err = s.fillOnce(); (err == unix.ENOSPC || err == unix.EDQUOT) && s.left() == 0 {
+	for !s.volatile && (err == unix.ENOSPC || err == unix.EDQUOT) {
+		s.distribute(false, false)
+		if left := s.left(); left >= batch {
+			s.dropOldest(left / 2)
+			s.spool.Forget(s.spool.Size()-s.left(), 0)
+		} else {
+			s.dropOldest(0)
 			s.l.options.Warn("No room in the state directory: what is on its way to the log dies with this process, until there is room again")
 			s.useMemory()
-			n, err = s.fillOnce()
+			s.l.wake(loop.Now().After(lastPause))
 		}
+		n, err = s.fillOnce()
 	}
 	return n, err
+}
+
+// backToState leaves a spool in memory as soon as the state directory has room
+// for one again.
+func (s *Stream) backToState() {
+	if !s.volatile || s.l.options.Dir < 0 {
+		return
+	}
+	s.l.wake(loop.Now().After(lastPause))
+	if s.left() > 0 {
+		return
+	}
+	state, err := spool.Open(s.l.options.Dir, spoolName(s.source))
+	if err != nil {
+		return
+	}
+	if !state.HasRoom(2 * batch) {
+		state.Close()
+		return
+	}
+	s.spool.Close()
+	s.spool, s.volatile, s.seen = state, false, 0
+	s.l.cursor.Truncated(int(s.source))
+	if s.terminal {
+		s.spool.Terminal(s.l.cursor, int(s.source))
+	}
+	s.l.options.Warn("The state directory has room again")
 }
 
 func (s *Stream) fillOnce() (int, error) {
@@ -198,7 +236,7 @@ func (s *Stream) read(b []byte) (got int, err error) {
 }
 
 // throwAway reads and forgets, for when there is no memory for a spool: the
-// container goes on.
+// container goes on, and the logs will say what they miss.
 func (s *Stream) throwAway(reason error) (int, Result) {
 	n, err := s.read(s.l.buffers.in())
 	if err == unix.EAGAIN {
@@ -207,7 +245,13 @@ func (s *Stream) throwAway(reason error) (int, Result) {
 	if err != nil || n == 0 {
 		return 0, EOF
 	}
-	s.l.options.Warn(strconv.Itoa(n) + " bytes of " + s.source.String() + " are lost: no memory for the log spool: " + explain(reason))
+	for log := range spool.Logs {
+		s.l.cursor.SetDropped(int(s.source), log, s.l.cursor.Dropped(int(s.source), log)+int64(n))
+	}
+	if !s.throwing {
+		s.throwing = true
+		s.l.options.Warn("Output of " + s.source.String() + " is lost: no memory for the log spool: " + explain(reason))
+	}
 	return 0, More
 }
 
@@ -315,7 +359,7 @@ func (s *Stream) trim() {
 	size, left := s.spool.Size(), s.left()
 	s.l.buffers.forget()
 	if left > 0 {
-		s.spool.Forget(size - left)
+		s.spool.Forget(size-left, punchStep)
 		return
 	}
 	if size >= emptyFrom {
@@ -348,7 +392,7 @@ func (s *Stream) useMemory() {
 
 // close leaves the spool to a successor.
 func (s *Stream) close() {
-	s.unwatch()
+	s.Unwatch()
 	if s.spool != nil {
 		s.spool.Close()
 	}

@@ -39,6 +39,12 @@ func (l *Logs) Tick() {
 	now := loop.Now()
 	l.due = lifecycle.Never
 	l.tryAgain(now)
+	l.letGo()
+	for _, s := range l.streams {
+		if s != nil {
+			s.backToState()
+		}
+	}
 	if l.quiet != 0 && now >= l.quiet {
 		if l.moved {
 			l.moved, l.quiet = false, now.After(quietFor)
@@ -75,13 +81,18 @@ func (l *Logs) tryAgain(now lifecycle.Instant) {
 	}
 }
 
-// catchUp gives logs what they have not had, and looks at held streams again.
+// catchUp gives logs what they have not had.
 func (l *Logs) catchUp() {
 	for _, s := range l.streams {
 		if s != nil {
 			s.distribute(true, false)
 		}
 	}
+	l.letGo()
+}
+
+// letGo watches streams again that were held, if they need not be any more.
+func (l *Logs) letGo() {
 	for _, s := range l.streams {
 		if s != nil && s.held && !s.mustWait() {
 			s.held = false
@@ -129,7 +140,9 @@ func (s *Stream) mustWait() bool {
 // millisecond, as long as its pipe has room for what it writes meanwhile.
 func (s *Stream) Watch(ended func()) error {
 	s.ended = ended
-	s.timer.Fire = s.look
+	if s.handler == nil {
+		s.handler, s.timer.Fire = loop.HandlerFunc(s.ready), s.look
+	}
 	if s.left() > 0 {
 		s.distribute(true, false) // what a predecessor has left, should nothing more come
 	}
@@ -146,7 +159,10 @@ func (s *Stream) Unwatch() {
 }
 
 func (s *Stream) watch() error {
-	err := s.l.options.Loop.Add(s.fd, loop.Readable, loop.HandlerFunc(s.ready))
+	if s.watched {
+		return nil
+	}
+	err := s.l.options.Loop.Add(s.fd, loop.Readable, s.handler)
 	s.watched = err == nil
 	return err
 }

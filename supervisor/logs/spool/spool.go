@@ -168,20 +168,24 @@ func (s *Spool) Empty() error {
 	return nil
 }
 
-// punchStep is how much must be done with before its pages are given back.
-const punchStep = 1 << 20
-
-// Forget gives the pages before the offset back: every log has them. Offsets
-// stay as they are.
-func (s *Spool) Forget(before int64) {
+// Forget gives the pages before the offset back, if they are at least so many
+// bytes: every log has them. Offsets stay as they are.
+func (s *Spool) Forget(before, atLeast int64) {
 	before &^= 4095
-	if before-s.punched < punchStep {
+	if before <= s.punched || before-s.punched < atLeast {
 		return
 	}
 	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	if unix.Fallocate(s.fd, mode, s.punched, before-s.punched) == nil {
 		s.punched = before
 	}
+}
+
+// HasRoom reports whether an empty spool can take so many bytes now. Its size,
+// which counts, is 0 all the time.
+func (s *Spool) HasRoom(bytes int64) bool {
+	err := unix.Fallocate(s.fd, unix.FALLOC_FL_KEEP_SIZE, 0, bytes)
+	return s.Empty() == nil && err == nil
 }
 
 // open opens a file of the state directory, never one that a link leads to.

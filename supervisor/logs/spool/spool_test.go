@@ -80,7 +80,8 @@ func TestForgetGivesPagesBack(t *testing.T) {
 		if err := s.Put(bytes.Repeat([]byte("x"), 3<<20)); err != nil {
 			t.Fatal(err)
 		}
-		s.Forget(2<<20 + 5)
+		s.Forget(2<<20+5, 3<<20) // not that many
+		s.Forget(2<<20+5, 1<<20)
 		var st unix.Stat_t
 		unix.Fstat(s.fd, &st)
 		if st.Size != 3<<20 || st.Blocks*512 > 1<<20+64<<10 {
@@ -90,6 +91,22 @@ func TestForgetGivesPagesBack(t *testing.T) {
 			t.Errorf("Read: %q, %v", b, err)
 		}
 		s.Close()
+	}
+}
+
+func TestHasRoomLeavesNothing(t *testing.T) {
+	dir, path := openDir(t)
+	s, err := Open(dir, "spool")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if !s.HasRoom(1 << 20) {
+		t.Skip("no room for a MiB")
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(path, "spool"), &st); err != nil || st.Size != 0 || st.Blocks != 0 {
+		t.Errorf("size %d, %d blocks, %v", st.Size, st.Blocks, err)
 	}
 }
 
