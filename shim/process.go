@@ -3,6 +3,7 @@ package shim
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,11 +23,10 @@ func (c *call) become(argv []string) int {
 	return c.fail(errors.New("run " + program + ": " + err.Error()))
 }
 
-// run starts the wrapped runtime with these arguments and waits for it. It has
+// spawn starts the wrapped runtime with these arguments and waits for it. It has
 // all files that this process has inherited, under the same numbers.
 //
-// The status is that of the runtime. If a signal has killed it, this process dies
-// of the same one.
+// The status is that of the runtime, or 128+N if signal N has killed it.
 func (c *call) spawn(args []string) (status int, err error) {
 	pid, err := c.launch(args, []uintptr{0, 1, 2})
 	if err != nil {
@@ -46,6 +46,9 @@ func (c *call) launch(args []string, files []uintptr) (pid int, err error) {
 		// Only the new process knows the number that must stand in LISTEN_PID.
 		program, argv = path, append([]string{path, trampoline, program}, argv...)
 	}
+	// The kernel ties a parent-death signal to the thread that has started the
+	// child. It must not end before this process does.
+	runtime.LockOSThread()
 	pid, err = syscall.ForkExec(program, argv, &syscall.ProcAttr{
 		Env:   env,
 		Files: files,
@@ -58,6 +61,7 @@ func (c *call) launch(args []string, files []uintptr) (pid int, err error) {
 	return pid, nil
 }
 
+// wait gives the exit status of a child.
 func wait(pid int) int {
 	var status unix.WaitStatus
 	for {

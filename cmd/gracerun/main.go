@@ -5,13 +5,8 @@ package main
 
 import (
 	"os"
-	"runtime"
 
 	"gracerun.io/shim"
 )
-
-// The wrapped runtime is to die with this process, which the kernel ties to the
-// thread that has started it.
-func init() { runtime.LockOSThread() }
 
 func main() { os.Exit(shim.Main(os.Args)) }

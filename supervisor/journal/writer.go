@@ -1,6 +1,8 @@
 package journal
 
 import (
+	"bytes"
+
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/lifecycle"
@@ -54,8 +56,11 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 	if err != nil {
 		return nil, nil, &Error{"read", Name, err}
 	}
-	j, err := Read(text)
+	j, err := Read(ends(text))
 	if err != nil {
+		if _, e := Read(text); e != nil {
+			err = e // which knows the number of the line
+		}
 		return nil, nil, err
 	}
 	m, err := j.Machine()
@@ -70,13 +75,23 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 		return nil, nil, &Error{"open", Name, err}
 	}
 	// An incomplete last line must not become the beginning of the next one.
-	for len(text) > 0 && text[len(text)-1] != '\n' {
-		text = text[:len(text)-1]
-	}
-	if w.size = int64(len(text)); unix.Ftruncate(w.fd, w.size) != nil {
+	whole := bytes.LastIndexByte(text, '\n') + 1
+	if w.size = int64(whole); whole < len(text) && unix.Ftruncate(w.fd, w.size) != nil {
 		w.size = Limit // so that the next record begins a new file
 	}
 	return w, m, nil
+}
+
+// ends gives the first line and the last complete one. The last has the whole
+// machine, and a caller who signals a container is not to pay for its history.
+func ends(text []byte) []byte {
+	first := bytes.IndexByte(text, '\n') + 1
+	last := bytes.LastIndexByte(text, '\n') + 1
+	if last <= first {
+		return text
+	}
+	begin := bytes.LastIndexByte(text[:last-1], '\n') + 1
+	return append(text[:first:first], text[begin:last]...)
 }
 
 // last is the instant of the last record, 0 if there is none.
