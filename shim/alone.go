@@ -172,7 +172,6 @@ func (a *alone) initExited() {
 	if a.orphaned || a.machine.State() == lifecycle.Draining {
 		return
 	}
-	a.step(lifecycle.Event{Kind: lifecycle.CgroupEmpty}) // what is left there the runtime kills at delete
 	a.step(lifecycle.Event{Kind: lifecycle.InitExited, Status: a.exitStatus()})
 }
 
@@ -184,34 +183,35 @@ func (a *alone) step(ev lifecycle.Event) {
 	}
 	var answers []lifecycle.Event
 	for _, e := range effects {
-		if ev, ok := a.perform(e); ok {
-			answers = append(answers, ev)
-		}
+		answers = append(answers, a.perform(e)...)
 	}
 	for _, ev := range answers {
 		a.step(ev)
 	}
 }
 
-// perform does one thing that the machine asks for.
-func (a *alone) perform(e lifecycle.Effect) (ev lifecycle.Event, answered bool) {
+// perform does one thing that the machine asks for, and gives what is to be told
+// of it.
+func (a *alone) perform(e lifecycle.Effect) []lifecycle.Event {
 	switch e.Kind {
 	case lifecycle.Deliver:
-		return answer(e, errnoOf(a.deliver(e))), true
+		return []lifecycle.Event{answer(e, errnoOf(a.deliver(e)))}
 	case lifecycle.Thaw:
-		return answer(e, errnoOf(a.container.Cgroup.Thaw())), true
+		return []lifecycle.Event{answer(e, errnoOf(a.container.Cgroup.Thaw()))}
 	case lifecycle.DrainStreams:
-		return lifecycle.Event{Kind: lifecycle.StreamsDrained}, true
+		// The output is with whoever made the container, and what is left in the
+		// cgroup the runtime kills at delete.
+		return []lifecycle.Event{{Kind: lifecycle.CgroupEmpty}, {Kind: lifecycle.StreamsDrained}}
 	case lifecycle.RecordExit:
-		return answer(e, errnoOf(a.recordExit(e))), true
+		return []lifecycle.Event{answer(e, errnoOf(a.recordExit(e)))}
 	case lifecycle.RunExitCommand:
-		return lifecycle.Event{Kind: lifecycle.ExitCommandDone}, true
+		return []lifecycle.Event{{Kind: lifecycle.ExitCommandDone}}
 	case lifecycle.Reply:
 		if e.Request == a.self && a.answer == nil {
 			a.answer = &e
 		}
 	}
-	return ev, false
+	return nil
 }
 
 // answer is the event that tells what became of an effect.
@@ -364,12 +364,8 @@ func (a *alone) sleep(watch int, due lifecycle.Instant) error {
 	if _, err := unix.Ppoll(fds, timeout, nil); err != nil && err != unix.EINTR {
 		return err
 	}
-	var events [4096]byte
-	for {
-		if _, err := unix.Read(watch, events[:]); err != nil {
-			return nil // EAGAIN: all taken
-		}
-	}
+	drain(watch)
+	return nil
 }
 
 func (a *alone) isOverOrExited() bool {

@@ -186,6 +186,10 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 	if container, err := oci.ReadContainer(dir); err == nil {
 		return !container.Known()
 	}
+	var st unix.Stat_t
+	if unix.Fstat(dir.FD(), &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < settling && !dir.HasRecord() {
+		return false // perhaps a supervisor has just made it
+	}
 	program, err := c.program()
 	if err != nil {
 		return false
@@ -193,6 +197,10 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 	where, err := c.runtimeDir(program, id)
 	return err == nil && !oci.Has(where)
 }
+
+// settling is how long a state directory may be without a record and a socket
+// before its maker is taken for dead.
+const settling = 10 * time.Second
 
 // runtimeDir is where the wrapped runtime keeps a container.
 func (c *call) runtimeDir(program, id string) (string, error) {

@@ -1,10 +1,6 @@
 package shim
 
-import (
-	"errors"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // readFile reads a whole file of moderate size.
 func readFile(path string) ([]byte, error) {
@@ -13,7 +9,11 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	var data []byte
+	return readAll(fd)
+}
+
+// readAll reads to the end.
+func readAll(fd int) (data []byte, err error) {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := unix.Read(fd, buf)
@@ -25,7 +25,7 @@ func readFile(path string) ([]byte, error) {
 		case n == 0:
 			return data, nil
 		case len(data) > 16<<20:
-			return nil, errors.New("is larger than 16 MiB")
+			return nil, errTooLarge
 		}
 		data = append(data, buf[:n]...)
 	}

@@ -20,6 +20,9 @@ func Main(argv []string) int {
 	if len(argv) > 3 && argv[1] == trampoline {
 		return becomeListener(argv[2:])
 	}
+	if len(argv) == 5 && argv[1] == sweeper {
+		return sweep(argv[2:])
+	}
 	c := parse(argv)
 	if err := c.loadFaults(); err != nil {
 		return c.fail(err)

@@ -49,6 +49,12 @@ func (r *Reader) End() error {
 	return nil
 }
 
+// Offset gives where the value that comes next begins, or what else comes.
+func (r *Reader) Offset() int {
+	r.peek()
+	return r.pos
+}
+
 // Fail gives an error at the value that comes next.
 func (r *Reader) Fail(message string) error {
 	r.peek()
