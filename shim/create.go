@@ -11,6 +11,7 @@ import (
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/scope"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
@@ -31,33 +32,33 @@ func (c *call) create() int {
 	if dir == nil {
 		return status
 	}
-	unit := c.prepareScope(dir, n.id, program, config)
-	status, err = c.through("runtime.create", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	return c.make(n, dir, program, supervised, c.prepareScope(dir, n.id, program, config))
+}
+
+// make runs the wrapped runtime's create, or its detached run, and takes down what
+// it has made.
+func (c *call) make(n creation, dir *statedir.Dir, program string, supervised bool, unit *scope.Scope) int {
+	status, err := c.through("runtime.create", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
 	created := err == nil && status == 0
-	if created {
-		created = c.verifyScope(n.id, unit)
-		if !created {
-			status = 1
-		}
+	if created && !c.verifyScope(n.id, unit) {
+		created, status = false, 1
 	}
-	if created {
-		if err = c.adopt(dir, n.id, program, supervised); err == oci.ErrUnknown {
-			c.warn("gracerun does not know where " + program + " keeps its state: it is run for each signal")
-			err = nil
-		}
-		if err != nil {
-			// The container is there and its runtime can do all with it.
-			c.warn("keep what is known of container " + n.id + ": " + err.Error())
-			err = nil
-		}
-	} else {
+	if !created {
 		c.removeScope(unit)
 		if !supervised {
 			_ = dir.Remove()
 		}
+		if err != nil {
+			return c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+		}
+		return status
 	}
-	if err != nil {
-		return c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+	switch err := c.adopt(dir, n.id, program, supervised); {
+	case err == oci.ErrUnknown:
+		c.warn("gracerun does not know where " + program + " keeps its state: it is run for each signal")
+	case err != nil:
+		// The container is there and its runtime can do all with it.
+		c.warn("keep what is known of container " + n.id + ": " + err.Error())
 	}
 	return status
 }

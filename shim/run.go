@@ -26,32 +26,20 @@ func (c *call) run() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	dir, supervised, status := c.place(n)
+	dir, config, supervised, status := c.place(n)
 	if dir == nil {
 		return status
 	}
-	if !n.detach {
-		if !supervised {
-			if err := c.sweepAfter(n.id); err != nil {
-				c.warn("nobody will remove the state of container " + n.id + " when it has ended: " + err.Error())
-			}
-		}
-		return c.become(c.argv)
-	}
-	status, err = c.spawn(c.argv[1:])
-	if err == nil && status == 0 {
-		if err := c.adopt(dir, n.id, program, supervised); err != nil && err != oci.ErrUnknown {
-			c.warn("keep what is known of container " + n.id + ": " + err.Error())
-		}
-		return 0
+	unit := c.prepareScope(dir, n.id, program, config)
+	if n.detach {
+		return c.make(n, dir, program, supervised, unit)
 	}
 	if !supervised {
-		_ = dir.Remove()
+		if err := c.sweepAfter(n.id); err != nil {
+			c.warn("nobody will remove the state of container " + n.id + " when it has ended: " + err.Error())
+		}
 	}
-	if err != nil {
-		return c.fail(err)
-	}
-	return status
+	return c.become(c.argv)
 }
 
 // sweeper is the first argument of a call that waits for the end of its parent,
@@ -106,6 +94,9 @@ func sweep(argv []string) int {
 		return 0 // --keep, or killed before it could delete
 	}
 	if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) == nil {
+		if unit := scopeOf(dir); unit != nil {
+			_ = unit.Remove()
+		}
 		_ = dir.Remove()
 	}
 	return 0
