@@ -8,11 +8,17 @@ PROGRAMS := gracerun gracemon gracelab gracerun-native
 GO         ?= go
 GO_LDFLAGS  = -s -w -X gracerun.io/internal/version.Version=$(VERSION)
 GO_BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
+# Small spans without mark bits of their own: fewer pages that are touched by a
+# process that is there once per container, or for a millisecond. Go 1.27 is to
+# drop the choice.
+FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 .PHONY: build install test lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=bin/%)
+
+bin/gracemon bin/gracerun: GO_BUILD := $(FEWER_PAGES) $(GO_BUILD)
 
 bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*

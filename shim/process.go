@@ -2,7 +2,6 @@ package shim
 
 import (
 	"errors"
-	"os"
 	"runtime"
 	"strconv"
 	"strings"
@@ -19,7 +18,7 @@ func (c *call) become(argv []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	err = syscall.Exec(program, append([]string{program}, argv[1:]...), os.Environ())
+	err = syscall.Exec(program, append([]string{program}, argv[1:]...), syscall.Environ())
 	return c.fail(errors.New("run " + program + ": " + err.Error()))
 }
 
@@ -41,7 +40,7 @@ func (c *call) launch(args []string, files []uintptr) (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	argv, env := append([]string{program}, args...), os.Environ()
+	argv, env := append([]string{program}, args...), syscall.Environ()
 	if path, changed := c.forNewPid(env); changed {
 		// Only the new process knows the number that must stand in LISTEN_PID.
 		program, argv = path, append([]string{path, trampoline, program}, argv...)
@@ -96,7 +95,7 @@ func (c *call) forNewPid(env []string) (self string, needed bool) {
 
 // becomeListener is what a trampoline call does: argv is program, then its argv.
 func becomeListener(argv []string) int {
-	env := os.Environ()
+	env := syscall.Environ()
 	for i, entry := range env {
 		if strings.HasPrefix(entry, "LISTEN_PID=") {
 			env[i] = "LISTEN_PID=" + strconv.Itoa(unix.Getpid())

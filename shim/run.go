@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -70,7 +69,7 @@ func (c *call) sweepAfter(id string) error {
 	defer unix.Close(null)
 	nowhere := uintptr(null)
 	_, err = syscall.ForkExec("/proc/self/exe", []string{"gracerun", sweeper, where, c.root, id}, &syscall.ProcAttr{
-		Env:   os.Environ(),
+		Env:   syscall.Environ(),
 		Files: []uintptr{nowhere, nowhere, nowhere, uintptr(parent)},
 		// Not of the terminal's foreground: its signals are for the runtime.
 		Sys: &syscall.SysProcAttr{Setsid: true},
