@@ -90,7 +90,10 @@ func TestKilledAtAnyInstant(t *testing.T) {
 }
 
 func killManyOf(t *testing.T, rotate bool) {
-	const kills = 40
+	kills := 40
+	if testing.Short() {
+		kills = 15
+	}
 	seed := time.Now().UnixNano()
 	random := rand.New(rand.NewSource(seed))
 	dir, err := os.MkdirTemp(shm, "logs-crash-")
@@ -215,7 +218,7 @@ type victimProcess struct {
 func startVictim(t *testing.T, dir string, rotate bool) *victimProcess {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "LOGS_TEST_VICTIM="+dir, "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), "LOGS_TEST_VICTIM="+dir, "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0")
 	if rotate {
 		cmd.Env = append(cmd.Env, "LOGS_TEST_ROTATE=1")
 	}
@@ -286,6 +289,78 @@ func streamContent(log []byte, stream string) []byte {
 		all = append(all, text...)
 	}
 	return all
+}
+
+// stepVictim is a supervisor that kills itself at the LOGS_TEST_STEP-th step of
+// its cursor.
+func stepVictim() {
+	dir := os.Getenv("LOGS_TEST_STEPPER")
+	left, _ := strconv.Atoi(os.Getenv("LOGS_TEST_STEP"))
+	o := victimOptions(dir, nil)
+	o.SizeMax, o.Rotate, o.MaxFiles = 4000, true, 100
+	o.step = func() {
+		if left--; left == 0 {
+			unix.Kill(unix.Getpid(), unix.SIGKILL)
+		}
+	}
+	fd, err := unix.Open(filepath.Join(dir, "stdout"), unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		panic(err)
+	}
+	l, err := Open(o)
+	if err != nil {
+		panic(err)
+	}
+	l.Stream(Stdout, fd, false).Drain()
+	l.Finish()
+	l.Close()
+	os.Exit(0)
+}
+
+// TestKilledAtEachStep kills supervisors before and after each store to their
+// cursor, so that there is no point between two system calls that is left out.
+func TestKilledAtEachStep(t *testing.T) {
+	said := numbered(0, 300) + strings.Repeat("long", 3000) + "\n" + numbered(300, 400) + "no end"
+	run := func(dir string, step int) (killed bool) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "LOGS_TEST_STEPPER="+dir, "LOGS_TEST_STEP="+strconv.Itoa(step),
+			"GORACE=atexit_sleep_ms=0")
+		cmd.Stderr = os.Stderr
+		err := cmd.Run()
+		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
+		if err != nil && status.Signal() != syscall.SIGKILL {
+			t.Fatalf("step %d: %v", step, err)
+		}
+		return err != nil
+	}
+	stride := 1
+	if testing.Short() {
+		stride = 7
+	}
+	steps := 0
+	for killed := true; killed; {
+		steps += stride
+		dir := t.TempDir()
+		fifo := filepath.Join(dir, "stdout")
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		hold, err := unix.Open(fifo, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Write(hold, []byte(said))
+		killed = run(dir, steps)
+		run(dir, 1+steps*7%23) // its successor is killed too, or not, and goes on
+		run(dir, 0)
+		unix.Close(hold)
+		if got := string(streamContent(readRotated(t, dir), "stdout")); got != said {
+			t.Errorf("killed at step %d: the logs have %d bytes of output, want %d", steps, len(got), len(said))
+		}
+	}
+	if t.Logf("%d steps", steps-1); steps < 50 {
+		t.Errorf("only %d steps", steps)
+	}
 }
 
 // TestEachCut puts a state directory into each state that a killed supervisor

@@ -82,13 +82,13 @@ func TestFullDiskForLong(t *testing.T) {
 	c := run(t, Options{Paths: []string{log}, SpoolMax: 1 << 20})
 	c.says(numbered(0, 10))
 	release := fill(t, filepath.Join(disk, "ballast"))
-	c.says(numbered(10, 200000))
+	c.says(numbered(10, 100000))
 	if used := spoolPages(t, c); used > 2<<20 {
 		t.Errorf("the spool has %d bytes of pages, want at most its limit and a batch", used)
 	}
 	release()
 	c.logs.tryAgain(lifecycle.Never)
-	c.says(numbered(200000, 200010))
+	c.says(numbered(100000, 100010))
 	c.ends()
 	if len(c.warnings) != 2 {
 		t.Errorf("warnings are %q", c.warnings)
@@ -98,7 +98,7 @@ func TestFullDiskForLong(t *testing.T) {
 	var missing int
 	fmt.Sscanf(after, "%d bytes of output are missing here: the log could not be written]\n", &missing)
 	_, after, _ = strings.Cut(after, "\n")
-	all := numbered(0, 200010)
+	all := numbered(0, 100010)
 	if !found || before != numbered(0, 10) && !strings.HasPrefix(all, before) || !strings.HasSuffix(all, after) || len(after) < 1<<19 {
 		t.Fatalf("the log has %d bytes before and %d after the gap", len(before), len(after))
 	}

@@ -116,6 +116,8 @@ type Options struct {
 	// Warn is told what an operator should know, one line without its end, once
 	// for each time that something begins to fail.
 	Warn func(text string)
+
+	step func() // of the cursor, for tests
 }
 
 // DefaultSpoolMax is small enough that a full log disk under some hundred
@@ -225,6 +227,7 @@ func (l *Logs) openCursor() (successor bool) {
 		successor = spool.Exists(l.options.Dir, spool.CursorName)
 		cursor, err := spool.OpenCursor(l.options.Dir)
 		if err == nil {
+			cursor.Step = l.options.step
 			l.cursor = cursor
 			return successor
 		}

@@ -158,7 +158,7 @@ func TestSinkHasEverythingOnceAndInOrder(t *testing.T) {
 	c := run(t, Options{})
 	var got bytes.Buffer
 	c.out.Sink = func(b []byte) { got.Write(b) }
-	said := strings.Repeat("one line and another\n", 100000)
+	said := strings.Repeat("one line and another\n", 30000)
 	c.says(said)
 	c.ends()
 	if got.String() != said {

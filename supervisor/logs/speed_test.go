@@ -37,6 +37,8 @@ func TestMain(m *testing.M) {
 		writeShape()
 	case os.Getenv("LOGS_TEST_VICTIM") != "":
 		victim()
+	case os.Getenv("LOGS_TEST_STEPPER") != "":
+		stepVictim()
 	default:
 		os.Exit(m.Run())
 	}

@@ -52,6 +52,20 @@ const (
 type Cursor struct {
 	w   *words
 	mem []byte // nil: a cursor in plain memory
+
+	// Step is for tests that kill the process at every point: it is called before
+	// and after each store.
+	Step func()
+}
+
+func (c *Cursor) store(word *uint64, value uint64) {
+	if c.Step != nil {
+		c.Step()
+	}
+	atomic.StoreUint64(word, value)
+	if c.Step != nil {
+		c.Step()
+	}
 }
 
 // Intent is what one write to a log file is going to do. While it is set the
@@ -117,7 +131,7 @@ func OpenCursor(dir int) (*Cursor, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cursor{(*words)(unsafe.Pointer(&mem[0])), mem}
+	c := &Cursor{w: (*words)(unsafe.Pointer(&mem[0])), mem: mem}
 	if c.w.magic == 0 {
 		atomic.StoreUint64(&c.w.magic, magic)
 	}
@@ -178,7 +192,7 @@ func (c *Cursor) SetPos(stream, log int, to int64, insideLine bool) {
 	if insideLine {
 		at |= inside
 	}
-	atomic.StoreUint64(&c.w.pos[stream][log].at, at)
+	c.store(&c.w.pos[stream][log].at, at)
 }
 
 // Dropped is how many bytes of the stream the log has lost, and not said yet.
@@ -188,28 +202,28 @@ func (c *Cursor) Dropped(stream, log int) int64 {
 
 // SetDropped changes it.
 func (c *Cursor) SetDropped(stream, log int, bytes int64) {
-	atomic.StoreUint64(&c.w.pos[stream][log].dropped, uint64(bytes))
+	c.store(&c.w.pos[stream][log].dropped, uint64(bytes))
 }
 
 // Total is how many bytes were written to the log file, and to those before it.
 func (c *Cursor) Total() int64 { return int64(atomic.LoadUint64(&c.w.total)) }
 
 // SetTotal changes it.
-func (c *Cursor) SetTotal(bytes int64) { atomic.StoreUint64(&c.w.total, uint64(bytes)) }
+func (c *Cursor) SetTotal(bytes int64) { c.store(&c.w.total, uint64(bytes)) }
 
 // Begin sets the intent, its mark last.
 func (c *Cursor) Begin(i *Intent) {
 	w := &c.w.intent
-	atomic.StoreUint64(&w.stream, uint64(i.Stream))
-	atomic.StoreUint64(&w.from, uint64(i.From))
-	atomic.StoreUint64(&w.to, uint64(i.To))
-	atomic.StoreUint64(&w.dev, i.Dev)
-	atomic.StoreUint64(&w.ino, i.Ino)
-	atomic.StoreUint64(&w.before, uint64(i.Before))
-	atomic.StoreUint64(&w.bytes, uint64(i.Bytes))
-	atomic.StoreUint64(&w.total, uint64(i.Total))
-	atomic.StoreUint64(&w.dropped, uint64(i.Dropped))
-	atomic.StoreUint64(&w.set, 1)
+	c.store(&w.stream, uint64(i.Stream))
+	c.store(&w.from, uint64(i.From))
+	c.store(&w.to, uint64(i.To))
+	c.store(&w.dev, i.Dev)
+	c.store(&w.ino, i.Ino)
+	c.store(&w.before, uint64(i.Before))
+	c.store(&w.bytes, uint64(i.Bytes))
+	c.store(&w.total, uint64(i.Total))
+	c.store(&w.dropped, uint64(i.Dropped))
+	c.store(&w.set, 1)
 }
 
 // Intent gives the intent that is set, if one is.
@@ -229,11 +243,11 @@ func (c *Cursor) Commit(log int) {
 	c.SetPos(i.Stream, log, i.To, false)
 	c.SetDropped(i.Stream, log, i.Dropped)
 	c.SetTotal(i.Total)
-	atomic.StoreUint64(&c.w.intent.set, 0)
+	c.store(&c.w.intent.set, 0)
 }
 
 // Abort says that nothing of the intended write is in the log.
-func (c *Cursor) Abort() { atomic.StoreUint64(&c.w.intent.set, 0) }
+func (c *Cursor) Abort() { c.store(&c.w.intent.set, 0) }
 
 // Truncated puts the logs of a stream back to the beginning after its spool was
 // cut to nothing.
@@ -242,7 +256,7 @@ func (c *Cursor) Truncated(stream int) {
 		c.SetPos(stream, log, 0, c.Inside(stream, log))
 	}
 	if counted := &c.w.counted[stream]; atomic.LoadUint64(counted) != 0 {
-		atomic.StoreUint64(counted, counts)
+		c.store(counted, counts)
 	}
 }
 

@@ -56,6 +56,7 @@ type Spool struct {
 
 	// Of a terminal: where the count is kept, how long the file is, and the part
 	// of it from `from` on that is mapped.
+	cursor  *Cursor
 	counted *uint64
 	length  int64
 	window  []byte

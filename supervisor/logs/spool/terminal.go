@@ -13,8 +13,8 @@ const windowSize = 32 << 10
 // Terminal readies the spool of a stream for FillTerminal.
 func (s *Spool) Terminal(c *Cursor, stream int) {
 	if s.counted == nil {
-		s.counted, s.length = &c.w.counted[stream], s.size
-		atomic.StoreUint64(s.counted, counts|uint64(s.size))
+		s.cursor, s.counted, s.length = c, &c.w.counted[stream], s.size
+		s.count()
 	}
 }
 
@@ -25,7 +25,7 @@ func (s *Spool) Recount(c *Cursor, stream int) error {
 	if counted == 0 {
 		return nil
 	}
-	s.counted, s.length = &c.w.counted[stream], s.size
+	s.cursor, s.counted, s.length = c, &c.w.counted[stream], s.size
 	at := min(int64(counted&^counts), s.size) // it is beyond the size if the spool was cut
 	end := at
 	buf := make([]byte, windowSize)
@@ -46,7 +46,7 @@ func (s *Spool) Recount(c *Cursor, stream int) error {
 	return nil
 }
 
-func (s *Spool) count() { atomic.StoreUint64(s.counted, counts|uint64(s.size)) }
+func (s *Spool) count() { s.cursor.store(s.counted, counts|uint64(s.size)) }
 
 // FillTerminal reads up to max bytes from a terminal to the end of the spool. It
 // does not wait: unix.EAGAIN if there are none, unix.EIO if nobody has the
