@@ -6,8 +6,11 @@ import (
 
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/bundle"
+	"gracerun.io/runtime/oci"
+	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
 
@@ -39,14 +42,7 @@ func (c *call) stop() int {
 		}
 		ev.Signal = sig
 	}
-	dir, err := c.open(args[0])
-	if err != nil {
-		return c.fail(errors.New("stop container " + args[0] + ": " + err.Error()))
-	}
-	reply, err := c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace})
-	if err == control.ErrNoSupervisor {
-		reply, err = c.askAlone(dir, args[0], ev)
-	}
+	reply, err := c.stopAndWait(args[0], ev)
 	switch {
 	case err != nil:
 		return c.fail(errors.New("stop container " + args[0] + ": " + err.Error()))
@@ -63,4 +59,77 @@ func (c *call) stop() int {
 		return 128 + int(reply.Exit.Value)
 	}
 	return 255
+}
+
+// stopAndWait stops the container by way of its supervisor or alone, and gives the
+// reply.
+func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, err error) {
+	err = errUnknown
+	for tries := 0; err == errUnknown && tries < 10; tries++ {
+		var dir *statedir.Dir
+		adopted := false
+		if dir, err = c.open(id); err == runtime.ErrNotExist {
+			dir, err = c.adoptStranger(id)
+			adopted = err == nil
+		}
+		if err != nil {
+			continue
+		}
+		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace})
+		if err == control.ErrNoSupervisor {
+			reply, err = c.askAlone(dir, id, ev)
+		}
+		if err == errUnknown && journal.Lock(dir.FD()) == nil {
+			// Somebody was creating or deleting it, and has finished.
+			journal.Unlock(dir.FD())
+		}
+		if adopted {
+			// Whoever made it will delete it without us.
+			if journal.Lock(dir.FD()) == nil {
+				_ = dir.Remove()
+			}
+		}
+		dir.Close()
+	}
+	if err == errUnknown {
+		err = runtime.ErrNotExist
+	}
+	return reply, err
+}
+
+// adoptStranger makes a state directory for a container of the wrapped runtime
+// that was made without gracerun: for as long as it is stopped it has a machine,
+// which others who signal it by way of gracerun find. The error is errUnknown if
+// somebody else has just made one.
+func (c *call) adoptStranger(id string) (*statedir.Dir, error) {
+	program, err := c.program()
+	if err != nil {
+		return nil, err
+	}
+	where, err := c.runtimeDir(program, id)
+	if err != nil {
+		return nil, err
+	}
+	if !oci.Has(where) {
+		return nil, runtime.ErrNotExist
+	}
+	dir, err := statedir.Create(c.root, id)
+	if err == runtime.ErrExist {
+		return nil, errUnknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err = journal.Lock(dir.FD()); err == nil {
+		err = c.adopt(dir, id, program, false)
+		if err != nil {
+			_ = dir.Remove()
+		}
+		journal.Unlock(dir.FD())
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
 }

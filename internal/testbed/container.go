@@ -303,9 +303,8 @@ func (c *Container) Call(ctx context.Context, who string, args ...string) (stdou
 	words := strings.ReplaceAll(strings.Join(args, " "), " "+c.ID, " ID")
 	c.Note(timeline.Caller, kind, "%s: %s %s", who, filepath.Base(c.stack.Runtime), words)
 	var out, said bytes.Buffer
-	cmd := c.stack.command(ctx, c.bundle, c.called, append([]string{"--root", c.root}, args...)...)
-	cmd.Env, cmd.Stdout, cmd.Stderr = c.env, &out, &said
-	cmd.WaitDelay = time.Second
+	cmd := c.Command(ctx, c.called, args...)
+	cmd.Stdout, cmd.Stderr = &out, &said
 	begin := Now()
 	if err := cmd.Run(); err != nil {
 		c.Note(timeline.Runtime, timeline.Note, "%s failed: %s", words, oneLine(said.String()+" "+err.Error()))
@@ -314,6 +313,21 @@ func (c *Container) Call(ctx context.Context, who string, args ...string) (stdou
 	c.Note(timeline.Runtime, timeline.Note, "%s done, after %s", words, (Now() - begin).Round(100*time.Microsecond))
 	return out.String(), nil
 }
+
+// Command gives a call of any runtime for the container, in the environment of
+// its stack.
+func (c *Container) Command(ctx context.Context, runtime string, args ...string) *exec.Cmd {
+	cmd := c.stack.command(ctx, c.bundle, runtime, append([]string{"--root", c.root}, args...)...)
+	cmd.Env = c.env
+	cmd.WaitDelay = time.Second
+	return cmd
+}
+
+// Bundle is the directory of the container's bundle.
+func (c *Container) Bundle() string { return c.bundle }
+
+// Root is the directory of the runtime's state.
+func (c *Container) Root() string { return c.root }
 
 // Signal sends a signal by kill(2) to init or the monitor, past everybody.
 func (c *Container) Signal(who, to string, sig signals.Signal) error {
