@@ -52,7 +52,9 @@ func TestTrace(t *testing.T) {
 		}
 		return c
 	}
-	gracelab := func(args ...string) *exec.Cmd { return exec.CommandContext(ctx, filepath.Join(bin, "gracelab"), args...) }
+	gracelab := func(args ...string) *exec.Cmd {
+		return exec.CommandContext(ctx, filepath.Join(bin, "gracelab"), args...)
+	}
 
 	c := run(stock)
 	recording := filepath.Join(dir, "recording.json")
