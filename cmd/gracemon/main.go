@@ -5,6 +5,7 @@ package main
 import (
 	"golang.org/x/sys/unix"
 
+	_ "gracerun.io/internal/roomy"
 	"gracerun.io/supervisor/monitor"
 )
 
