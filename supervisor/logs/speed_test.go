@@ -24,6 +24,7 @@ var shapes = []struct {
 	{"16KiB", 16 << 10, 0},
 	{"one-line", 1 << 30, 0},
 	{"4KiB-writes", 100, 4096},
+	{"line-writes", 100, 100},
 	{"tiny-writes", 16, 16},
 }
 
