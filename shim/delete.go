@@ -90,7 +90,7 @@ func (c *call) pauseOrResume(done control.Verb) int {
 	if container, err := c.container(dir, args[0]); err == nil {
 		c.belongsTo(container)
 	}
-	conn, err := control.Dial(dir.FD())
+	conn, err := c.dial(dir)
 	if err != nil {
 		return c.become(c.argv)
 	}
@@ -106,8 +106,3 @@ func (c *call) pauseOrResume(done control.Verb) int {
 	}
 	return status
 }
-
-// supervisorIsDead is called when a state directory has no live supervisor: where
-// there was one, it has died, and is to be recovered before anything else is done
-// to the container.
-func (c *call) supervisorIsDead(*statedir.Dir) {}

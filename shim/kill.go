@@ -103,15 +103,47 @@ const patience = 10 * time.Second
 // ask makes a request of the container's supervisor. The error is
 // control.ErrNoSupervisor if there is none or it has died before it replied.
 func (c *call) ask(dir *statedir.Dir, request control.Request) (control.Reply, error) {
-	conn, err := control.Dial(dir.FD())
-	if err != nil {
-		if err == control.ErrNoSupervisor {
-			c.supervisorIsDead(dir)
-		}
-		return control.Reply{}, err
+	reply, conn, err := c.askAndStay(dir, request)
+	if conn >= 0 {
+		conn.Close()
 	}
-	defer conn.Close()
-	return c.askOn(conn, dir, request)
+	return reply, err
+}
+
+// askAndStay is ask, and gives the connection for what else there is to say; -1
+// if it is of no use. If the supervisor dies, or is found dead, its successor is
+// asked: what was done already is not done again.
+func (c *call) askAndStay(dir *statedir.Dir, request control.Request) (control.Reply, control.Conn, error) {
+	for range maxDeaths {
+		conn, err := c.dial(dir)
+		if err != nil {
+			return control.Reply{}, -1, err
+		}
+		reply, err := c.askOn(conn, dir, request)
+		if err == nil {
+			return reply, conn, nil
+		}
+		conn.Close()
+		if err != control.ErrNoSupervisor {
+			return reply, -1, err
+		}
+		request.Again = true
+	}
+	return control.Reply{}, -1, control.ErrNoSupervisor
+}
+
+// maxDeaths is how many supervisors may die of a request.
+const maxDeaths = 8
+
+// dial connects to the supervisor. One that is dead gets a successor first.
+func (c *call) dial(dir *statedir.Dir) (control.Conn, error) {
+	for range maxDeaths {
+		conn, err := control.Dial(dir.FD())
+		if err != control.ErrNoSupervisor || !c.supervisorIsDead(dir) {
+			return conn, err
+		}
+	}
+	return -1, control.ErrNoSupervisor
 }
 
 func (c *call) askOn(conn control.Conn, dir *statedir.Dir, request control.Request) (control.Reply, error) {
@@ -123,10 +155,7 @@ func (c *call) askOn(conn control.Conn, dir *statedir.Dir, request control.Reque
 		err = errors.New("the supervisor of the container does not answer; what became of the request is not known")
 	}
 	if err == control.ErrHungUp {
-		// It died. What it had accepted is in the journal; the request is made
-		// again of whoever goes on, and joins there what it began.
-		c.supervisorIsDead(dir)
-		return control.Reply{}, control.ErrNoSupervisor
+		err = control.ErrNoSupervisor // it died
 	}
 	return reply, err
 }

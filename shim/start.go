@@ -26,23 +26,16 @@ func (c *call) start() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	conn, err := control.Dial(dir.FD())
-	switch {
-	case err == nil:
-		defer conn.Close()
-		return c.startSupervised(conn, dir, args[0])
-	case err != control.ErrNoSupervisor:
-		return c.fail(err)
+	reply, conn, err := c.askAndStay(dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+	if conn >= 0 {
+		defer func() { conn.Close() }()
 	}
-	c.supervisorIsDead(dir)
-	return c.startAlone(dir, args[0])
-}
-
-func (c *call) startSupervised(conn control.Conn, dir *statedir.Dir, id string) int {
-	if container, err := c.container(dir, id); err == nil {
-		c.belongsTo(container)
+	if err == nil {
+		if container, err := c.container(dir, args[0]); err == nil {
+			c.belongsTo(container)
+		}
 	}
-	reply, err := c.askOn(conn, dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+	id := args[0]
 	switch {
 	case err == control.ErrNoSupervisor:
 		return c.startAlone(dir, id)
@@ -55,8 +48,12 @@ func (c *call) startSupervised(conn control.Conn, dir *statedir.Dir, id string) 
 	}
 	return c.runStart(func(status int) {
 		request := control.Request{Verb: control.StartDone, Status: uint8(status), Grace: control.OwnGrace}
-		if _, err := conn.Ask(request, patience); err != nil {
-			// It finds out for itself: the connection ends.
+		_, err := conn.Ask(request, patience)
+		if err == control.ErrHungUp {
+			_, err = c.ask(dir, request) // its successor waits for it
+		}
+		if err != nil && err != control.ErrNoSupervisor {
+			// It finds out for itself: this process ends.
 			c.warn("tell the supervisor of container " + id + " that it was started: " + err.Error())
 		}
 	})

@@ -29,7 +29,7 @@ func (c *call) state() int {
 		return c.stateByRuntime() // it has the right words, or knows more
 	}
 	status, pid := "", container.Init.Pid
-	conn, err := control.Dial(dir.FD())
+	conn, err := c.dial(dir)
 	if err == nil {
 		// A supervisor that hangs must not keep its container from being looked at.
 		reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, stateTimeout)

@@ -2,6 +2,7 @@ package statedir
 
 import (
 	"errors"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,29 @@ func Open(root, id string) (*Dir, error) {
 		return nil, err
 	}
 	dir, err := openID(parent, path, id)
+	if err != nil {
+		unix.Close(parent)
+		return nil, err
+	}
+	return dir, nil
+}
+
+// OpenPath opens a state directory by its path, BASE/KEY/ID, under the same rules
+// as Open.
+func OpenPath(path string) (*Dir, error) {
+	slash := strings.LastIndexByte(path, '/')
+	if slash <= 0 || path[0] != '/' {
+		return nil, &Error{"open state directory", path, errors.New("is not an absolute path")}
+	}
+	above, id := path[:slash], path[slash+1:]
+	if err := ValidateID(id); err != nil {
+		return nil, err
+	}
+	parent, err := openDir(unix.AT_FDCWD, above, above, 0o077, false)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := openID(parent, above, id)
 	if err != nil {
 		unix.Close(parent)
 		return nil, err

@@ -24,10 +24,16 @@ type Status struct {
 // Reap collects the exit status of a child by waitid(2), without blocking. The
 // error is ErrRunning before the child has exited, ErrNotChild for a process
 // that is not a child of the caller or that was reaped before.
-func (p Pidfd) Reap() (Status, error) {
+func (p Pidfd) Reap() (Status, error) { return p.waitid(0) }
+
+// Peek is Reap, but leaves the child to be reaped: what it tells can be written
+// down before the kernel forgets it.
+func (p Pidfd) Peek() (Status, error) { return p.waitid(unix.WNOWAIT) }
+
+func (p Pidfd) waitid(options int) (Status, error) {
 	var info childInfo
 	for {
-		err := unix.Waitid(unix.P_PIDFD, int(p), (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG, nil)
+		err := unix.Waitid(unix.P_PIDFD, int(p), (*unix.Siginfo)(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOHANG|options, nil)
 		switch {
 		case err == unix.EINTR:
 			continue

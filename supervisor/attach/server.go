@@ -45,6 +45,8 @@ type Config struct {
 	LeaveStdinOpen bool // a client that has nothing more to send does not end the container's stdin
 	Limit          int  // how far a client may lag behind, in bytes; DefaultLimit if 0
 
+	// InputClosed is called when the container's input has ended, if it is not nil.
+	InputClosed func()
 	// Room is called when Full was true and is no more, by way of loop.Defer.
 	Room func()
 	// Warn is called with what an operator should know.

@@ -34,6 +34,9 @@ func (s *Server) SetStdin(fd int) {
 	s.nextAll()
 }
 
+// Input is the descriptor that SetStdin has given, -1 if there is none, or no longer.
+func (s *Server) Input() int { return s.stdin.fd }
+
 // CloseStdin ends the container's input, whoever may still have some.
 func (s *Server) CloseStdin() { s.stdin.close() }
 
@@ -103,6 +106,9 @@ func (in *stdin) close() {
 		in.server.loop.Remove(in.fd)
 		unix.Close(in.fd)
 		in.fd = -1
+		if in.server.cfg.InputClosed != nil {
+			in.server.cfg.InputClosed()
+		}
 	}
 	for i := len(in.server.clients) - 1; i >= 0; i-- {
 		in.server.clients[i].sends = false

@@ -74,6 +74,7 @@ type Options struct {
 
 	// Gracemon's own.
 	Recover string // --recover: go on for the supervisors that died, of the container with this state directory or of all below it
+	Upgrade string // --upgrade: have supervisors become the gracemon that is installed now; likewise
 	Keeper  bool   // --keeper: hold on to what a supervisor that dies cannot give to its successor
 }
 
@@ -160,6 +161,7 @@ func (o *Options) table(apiVersion *bool) []option {
 		{name: "seccomp-notify-socket", text: &o.SeccompSocket},
 		{name: "seccomp-notify-plugins", text: &o.SeccompPlugins},
 		{name: "recover", text: &o.Recover, help: "Go on where supervisors died: state directory of a container, or one above many"},
+		{name: "upgrade", text: &o.Upgrade, help: "Have running supervisors become the program that is installed now: likewise"},
 		{name: "keeper", flag: &o.Keeper, help: "Hold the descriptors of a supervisor for its successor (started by gracemon)"},
 	}
 }

@@ -43,7 +43,7 @@ func Parse(args []string) (*Options, error) {
 		return nil, wrong("log-max-files must be non-negative, got " + strconv.Itoa(o.LogMaxFiles))
 	case o.LogRotate && o.LogMaxFiles == 0:
 		return nil, wrong("log-max-files must be at least 1 when log-rotate is enabled, got 0")
-	case o.ID == "" && o.Recover == "" && !o.Keeper:
+	case o.ID == "" && o.Recover == "" && o.Upgrade == "" && !o.Keeper:
 		return nil, wrong("Container ID not provided. Use --cid")
 	}
 	return o, nil

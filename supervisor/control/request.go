@@ -55,6 +55,10 @@ const (
 	// Keep tells that the caller will remove the state directory, as a runtime
 	// does when it deletes the container: Done. Without it the supervisor does.
 	Keep
+	// Upgrade has the supervisor become the program that is now installed in the
+	// place of its own: Done, or Failed, by which it goes on as it was; Refused
+	// while the container is being created or its exit command runs.
+	Upgrade
 
 	verbs = int(iota)
 )
@@ -69,6 +73,7 @@ var verbNames = [verbs]string{
 	ResumeDone: "resume-done",
 	Delete:     "delete",
 	Keep:       "keep",
+	Upgrade:    "upgrade",
 }
 
 func (v Verb) String() string { return verbNames[v] }
@@ -84,6 +89,11 @@ type Request struct {
 	Force  bool               // pass where the policy would hold it
 	Grace  lifecycle.Duration // of Stop: OwnGrace for the container's own, 0 for KILL at once
 	Status uint8              // of StartDone: the runtime's exit status
+
+	// Again: the same process has made the same request of a supervisor that has
+	// died before it replied. What was done then is not done again, and has its
+	// reply now.
+	Again bool
 }
 
 // Append appends the request's packet to b.
@@ -107,6 +117,9 @@ func (r Request) Append(b []byte) []byte {
 	}
 	if r.Force {
 		b = append(b, " force"...)
+	}
+	if r.Again {
+		b = append(b, " again"...)
 	}
 	return b
 }
@@ -144,6 +157,8 @@ func verbNamed(name string) Verb {
 func (r *Request) set(word string) (err error) {
 	key, value, _ := strings.Cut(word, "=")
 	switch {
+	case word == "again":
+		r.Again = true
 	case word == "force" && (r.Verb == Signal || r.Verb == Delete):
 		r.Force = true
 	case word == "all" && r.Verb == Signal:

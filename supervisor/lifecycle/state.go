@@ -59,6 +59,12 @@ func (m *Machine) State() State {
 // status of a container that is being stopped is "created" until then.
 func (m *Machine) Started() bool { return m.started }
 
+// Created reports whether there is or was an init.
+func (m *Machine) Created() bool { return m.created }
+
+// Exited reports whether init's end was seen.
+func (m *Machine) Exited() bool { return m.phase == draining || m.phase == ended }
+
 // Frozen reports whether the container was last seen frozen.
 func (m *Machine) Frozen() bool { return m.frozen }
 

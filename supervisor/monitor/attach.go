@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/attach"
+	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs"
 	"gracerun.io/supervisor/loop"
@@ -23,14 +24,19 @@ type clients struct {
 
 // listen makes the sockets and FIFOs in the bundle.
 func (k *clients) listen(c *Container) (err error) {
-	o, warn := c.o, c.notes.warn
-	if o.NotifySocket != "" {
-		if k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn); err != nil {
+	if c.o.Terminal {
+		if k.console, err = attach.ListenConsole(c.s.loop, c.terminalCame, c.notes.warn); err != nil {
 			return err
 		}
 	}
-	if o.Terminal {
-		if k.console, err = attach.ListenConsole(c.s.loop, c.terminalCame, warn); err != nil {
+	return k.listenAt(c)
+}
+
+// listenAt makes those that have their place, where clients look for them.
+func (k *clients) listenAt(c *Container) (err error) {
+	o, warn := c.o, c.notes.warn
+	if o.NotifySocket != "" {
+		if k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn); err != nil {
 			return err
 		}
 	}
@@ -40,7 +46,8 @@ func (k *clients) listen(c *Container) (err error) {
 	k.server, err = attach.Listen(c.s.loop, attach.Config{
 		Place:    attach.Place{Bundle: o.Bundle, FullAttach: o.FullAttach, SocketDir: o.SocketDir, UUID: o.UUID},
 		Terminal: o.Terminal, Stdin: o.Stdin, LeaveStdinOpen: o.LeaveStdinOpen,
-		Room: func() { k.room(c) }, Warn: warn,
+		InputClosed: func() { c.deposit.drop(keeper.Stdin) },
+		Room:        func() { k.room(c) }, Warn: warn,
 	})
 	if err != nil {
 		return err
@@ -66,19 +73,26 @@ func (k *clients) consolePath() string {
 // terminalCame takes the master of the container's terminal.
 func (c *Container) terminalCame(master int) {
 	c.streams.ours[1] = master
-	if c.clients.control != nil {
-		c.clients.control.SetTerminal(master)
-	}
-	if c.clients.server != nil {
-		if in, err := unix.FcntlInt(uintptr(master), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			c.clients.server.SetStdin(in)
-		} else {
-			c.notes.warn("Failed to dup console file descriptor: " + err.Error())
-		}
-	}
+	c.clients.terminal(c, master)
 	if c.create.ended {
 		c.runtimeSucceeded()
 	}
+}
+
+// terminal has what clients send go to the terminal, and sizes apply to it.
+func (k *clients) terminal(c *Container, master int) {
+	if k.control != nil {
+		k.control.SetTerminal(master)
+	}
+	if k.server == nil {
+		return
+	}
+	in, err := unix.FcntlInt(uintptr(master), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		c.notes.warn("Failed to dup console file descriptor: " + err.Error())
+		return
+	}
+	k.server.SetStdin(in)
 }
 
 // connect has the clients get what the container writes.

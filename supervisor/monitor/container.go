@@ -19,6 +19,7 @@ import (
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/recovery"
 )
 
 // Container is one container that is supervised, or one process that is run in
@@ -35,6 +36,7 @@ type Container struct {
 	record  *statedir.Record
 	machine *lifecycle.Machine
 	journal *journal.Writer // nil: without
+	memo    *recovery.Notes // for a successor; nil: there can be none
 	faults  *faults.Injector
 
 	events []lifecycle.Event // not told to the machine yet
@@ -48,6 +50,7 @@ type Container struct {
 	cgroup  cgroup.Cgroup // zero: none of its own
 	oom     oom
 	server  server
+	deposit deposit // with the keeper
 
 	timeout  loop.Timer
 	timedOut bool
@@ -61,16 +64,14 @@ type init_ struct {
 	program program       // what it ran when the create had ended
 	retry   loop.Timer    // to ask again for its exit status
 	retries int
+	unknown string // why nobody can tell how it ended
 }
 
 // newContainer prepares everything that the create needs. Without a container
 // the program is to end with that code.
 func newContainer(s *Supervisor, o *cmdline.Options, n *notes) (*Container, int) {
 	c := &Container{s: s, o: o, notes: n, env: childEnvironment()}
-	c.init.pidfd = -1
-	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
-	c.init.retry.Fire = c.initExited
-	c.timeout.Fire = c.timeIsUp
+	c.prepare()
 	if err := c.parent.open(o); err != nil {
 		return nil, n.fail(err.Error())
 	}
@@ -81,8 +82,16 @@ func newContainer(s *Supervisor, o *cmdline.Options, n *notes) (*Container, int)
 	c.machine = lifecycle.New(config)
 	if c.dir != nil {
 		c.beginJournal(config)
+		c.beginMemo()
 	}
 	return c, 0
+}
+
+func (c *Container) prepare() {
+	c.init.pidfd = -1
+	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
+	c.init.retry.Fire = c.initExited
+	c.timeout.Fire = c.timeIsUp
 }
 
 // settings reads from the bundle how the container is to be stopped, and makes
@@ -228,8 +237,15 @@ func (c *Container) settle() {
 }
 
 func (c *Container) step(ev lifecycle.Event) {
+	// They are the machine's until its next step, which an effect never takes.
+	for _, e := range c.take(ev) {
+		c.perform(e)
+	}
+}
+
+// take steps the machine, and keeps it in the journal.
+func (c *Container) take(ev lifecycle.Event) (effects []lifecycle.Effect) {
 	now := loop.Now()
-	var effects []lifecycle.Effect
 	if c.journal == nil {
 		effects = c.machine.Step(now, ev)
 	} else {
@@ -239,10 +255,10 @@ func (c *Container) step(ev lifecycle.Event) {
 			c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		}
 	}
-	// They are the machine's until its next step, which an effect never takes.
-	for _, e := range effects {
-		c.perform(e)
+	if ev.Kind == lifecycle.Delivered {
+		c.memo.Answered(ev.Request, ev.Signal)
 	}
+	return effects
 }
 
 // look brings the machine up to date before it decides what a caller wants.
@@ -307,6 +323,7 @@ func (c *Container) timeIsUp() {
 	}
 	c.notes.info("Timed out, killing main loop")
 	c.timedOut = true
+	c.memo.SetTimedOut()
 	c.tell(lifecycle.Event{Kind: lifecycle.StopRequest, Request: lifecycle.FromMonitor, Grace: 0})
 }
 
@@ -314,10 +331,7 @@ func (c *Container) timeIsUp() {
 
 // initExited is told when init can be reaped, or its status be asked for.
 func (c *Container) initExited() {
-	status, err := c.init.pidfd.Reap()
-	if errors.Is(err, process.ErrNotChild) {
-		status, err = c.init.pidfd.ExitInfo()
-	}
+	status, err := c.exitStatus()
 	if errors.Is(err, process.ErrRunning) || errors.Is(err, process.ErrNotReaped) && c.init.retries < 100 {
 		// Its parent has not reaped it yet, and only then does the kernel tell.
 		c.init.retries++
@@ -325,23 +339,56 @@ func (c *Container) initExited() {
 		return
 	}
 	if err != nil {
-		c.notes.warn("container " + c.o.ID + ": exit status is unknown: " + err.Error())
+		c.isUnknown(err.Error())
 	}
 	c.checkOOM()
 	c.closeOOM()
 	ev := lifecycle.Event{Kind: lifecycle.InitExited}
-	switch {
-	case err != nil || !status.Known:
-	case status.Signal != 0:
-		ev.Status = lifecycle.Signaled(status.Signal)
-	default:
-		ev.Status = lifecycle.Exited(uint8(status.Code))
+	if err == nil {
+		ev.Status = statusOf(status)
 	}
+	c.memo.SetExit(ev.Status)
 	c.init.pidfd.Close()
 	c.init.pid, c.init.pidfd = 0, -1
 	c.s.loop.Arm(&c.timeout, lifecycle.Never)
 	c.tell(ev)
 	c.lookIfEmpty()
+}
+
+// exitStatus reads how init ended, and reaps it if that is ours to do. The status
+// is noted before: afterwards the kernel may tell nobody.
+func (c *Container) exitStatus() (process.Status, error) {
+	status, err := c.init.pidfd.Peek()
+	if err == nil {
+		c.memo.SetExit(statusOf(status))
+		_, _ = c.init.pidfd.Reap()
+		return status, nil
+	}
+	if !errors.Is(err, process.ErrNotChild) {
+		return status, err
+	}
+	// Of somebody else's child there is a zombie to look at, or what the kernel
+	// keeps for who had it open when it was reaped.
+	if status, err = c.init.pidfd.ZombieStatus(c.init.pid); err == nil {
+		return status, nil
+	}
+	return c.init.pidfd.ExitInfo()
+}
+
+func statusOf(s process.Status) lifecycle.Status {
+	switch {
+	case !s.Known:
+		return lifecycle.Status{}
+	case s.Signal != 0:
+		return lifecycle.Signaled(s.Signal)
+	}
+	return lifecycle.Exited(uint8(s.Code))
+}
+
+// isUnknown takes note of why nobody can tell how init ended.
+func (c *Container) isUnknown(why string) {
+	c.init.unknown = why
+	c.notes.warn("container " + c.o.ID + ": exit status is unknown: " + why)
 }
 
 // lookIfEmpty tells the machine if nobody is left in the container's cgroup.

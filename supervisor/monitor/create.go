@@ -13,6 +13,7 @@ import (
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/recovery"
 )
 
 // create is the runtime's work: to create or restore the container, or to run
@@ -60,6 +61,7 @@ func (c *Container) begin() {
 func (c *Container) runRuntime() {
 	argv := c.o.RuntimeCommand(c.clients.consolePath())
 	c.notes.trace("calling runtime args: " + strings.Join(argv, " ") + " ")
+	c.memo.SetStage(recovery.Making)
 	point := faults.Point("runtime.create")
 	if c.o.Exec {
 		point = "runtime.exec"
@@ -244,12 +246,16 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 	}
 	c.init.program, _ = programOf(pid)
 	c.findCgroup()
+	c.noteInit()
 	c.parent.created(c, pid)
 	c.watchOOM()
 	c.streams.watch(c)
 	if c.o.Timeout > 0 {
-		c.s.loop.Arm(&c.timeout, loop.Now().After(lifecycle.Duration(c.o.Timeout)*lifecycle.Second))
+		at := loop.Now().After(lifecycle.Duration(c.o.Timeout) * lifecycle.Second)
+		c.memo.SetTimeout(at)
+		c.s.loop.Arm(&c.timeout, at)
 	}
+	c.deposit.make(c)
 	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone})
 	if c.o.Exec || c.o.Restore != "" {
 		c.tell(lifecycle.Event{Kind: lifecycle.StartDone})
@@ -295,7 +301,7 @@ func (c *Container) createFailed(told, why string) {
 	c.parent.failed(c, told)
 	c.exitCode = c.notes.fail(why)
 	if c.dir != nil {
-		c.keep = false // there is nothing to be deleted
+		c.keepState(false) // there is nothing to be deleted
 	}
 	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone, Errno: int32(unix.EIO)})
 	c.s.loop.Defer(func() { c.s.reap(); c.runExitCommand(nil) })

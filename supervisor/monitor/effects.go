@@ -18,7 +18,12 @@ func (c *Container) perform(e lifecycle.Effect) {
 	switch e.Kind {
 	case lifecycle.Deliver:
 		c.faulty("effect.deliver", e.Signal,
-			func() int32 { return c.deliver(e) },
+			func() int32 {
+				slot := c.memo.Sending(e.Request, e.Signal)
+				errno := c.deliver(e)
+				c.memo.Sent(slot, errno)
+				return errno
+			},
 			func(errno int32) {
 				c.tell(lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal, Errno: errno})
 			})

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,7 @@ import (
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/recovery"
 )
 
 // timedOutMessage is what CRI-O compares with.
@@ -64,7 +66,7 @@ func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason)
 	if c.record != nil {
 		c.record.Exit = statedir.Exit{
 			Status: string(control.AppendStatus(nil, status)),
-			Reason: reason.String(),
+			Reason: c.reasonOf(status, reason),
 			At:     time.Now().UTC().Format(time.RFC3339Nano),
 		}
 		c.writeRecord()
@@ -77,10 +79,19 @@ func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason)
 	return 0
 }
 
+// reasonOf is why it ended, or why nobody knows how.
+func (c *Container) reasonOf(status lifecycle.Status, reason lifecycle.Reason) string {
+	if status.Kind == lifecycle.StatusUnknown && c.init.unknown != "" {
+		return c.init.unknown
+	}
+	return reason.String()
+}
+
 // endOutput completes the log, once, and then what clients get.
 func (c *Container) endOutput() {
 	if c.streams.logs != nil {
 		c.streams.finish(c)
+		c.memo.SetOutputDone()
 		c.clients.finish()
 	} else if c.clients.server == nil {
 		c.clients.finished = true
@@ -114,13 +125,21 @@ func (c *Container) runExitCommand(done func()) {
 		finish()
 		return
 	}
+	if begun, owner := c.memo.Command(); begun {
+		c.awaitCommand(owner, finish) // a predecessor's
+		return
+	}
 	run := func() {
 		c.s.letGo()
 		// It forks twice to leave its caller behind: the second time must not
 		// lead back to us.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 		argv := append([]string{c.o.ExitCommand}, c.o.ExitArgs...)
-		p, err := c.s.start(argv, c.env, [3]int{0, 1, 2}, false)
+		env, files := c.env, [3]int{0, 1, 2}
+		if c.memo != nil {
+			argv, env, files[0] = append([]string{selfPath}, argv...), append(env[:len(env):len(env)], stageVariable+"="+commandStage), c.memo.FD()
+		}
+		p, err := c.s.start(argv, env, files, false)
 		if err == nil {
 			err = c.s.waitFor(p, func() { c.exitCommandEnded(p); finish() })
 		}
@@ -132,10 +151,58 @@ func (c *Container) runExitCommand(done func()) {
 	}
 	if c.o.ExitDelay > 0 {
 		c.notes.debug("Sleeping for " + strconv.Itoa(c.o.ExitDelay) + " seconds before executing exit command")
-		c.at(loop.Now().After(lifecycle.Duration(c.o.ExitDelay)*lifecycle.Second), run)
+		at := c.memo.CommandAt()
+		if at == 0 {
+			at = loop.Now().After(lifecycle.Duration(c.o.ExitDelay) * lifecycle.Second)
+			c.memo.SetCommandAt(at)
+		}
+		c.at(at, run)
 		return
 	}
 	run()
+}
+
+// becomeCommand is a process that is to become the exit command of its arguments:
+// if no other is or was one. Its stdin are the notes, where that is noted. So the
+// command is run once, whenever supervisors die.
+func becomeCommand(args []string) int {
+	fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return 127
+	}
+	memo, err := recovery.UseNotes(fd)
+	if err != nil {
+		return 127
+	}
+	self, _ := process.Identify(unix.Getpid())
+	if !memo.ClaimCommand(self) {
+		return 0
+	}
+	null, err := open("/dev/null", unix.O_RDWR, 0)
+	if err == nil {
+		_ = unix.Dup3(null, 0, 0)
+	}
+	env := without(syscall.Environ(), stageVariable)
+	_ = syscall.Exec(args[1], args[1:], env)
+	return 127
+}
+
+// awaitCommand waits for the end of an exit command that a predecessor has started.
+func (c *Container) awaitCommand(owner process.Identity, ended func()) {
+	p, err := process.OpenVerified(owner)
+	if err != nil {
+		ended() // it has
+		return
+	}
+	err = c.s.loop.Add(int(p), loop.Readable, loop.HandlerFunc(func(uint32) {
+		c.s.loop.Remove(int(p))
+		p.Close()
+		ended()
+	}))
+	if err != nil {
+		p.Close()
+		ended()
+	}
 }
 
 func (c *Container) exitCommandEnded(p child) {
@@ -154,6 +221,7 @@ func (c *Container) finish() {
 		if c.dir != nil {
 			c.closeState()
 		}
+		c.deposit.done(c)
 		c.s.finished(c)
 	})
 }
@@ -167,5 +235,7 @@ func (c *Container) closeState() {
 	if c.journal != nil {
 		c.journal.Close()
 	}
+	c.memo.Close()
+	c.memo = nil
 	c.dir.Close()
 }

@@ -27,7 +27,7 @@ func (c *Container) findFaults() {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		return
 	}
-	c.faults = faults.New(rules)
+	c.faults = faults.New(c.unspent(rules))
 	c.faults.Say = func(what string) { c.notes.warn("container " + c.o.ID + ": FAULT: " + what) }
 	c.notes.warn("container " + c.o.ID + ": a FAULT PLAN is active: things will go wrong on purpose: " + text)
 }

@@ -18,6 +18,8 @@
 //	exit.go        exit status, exit files, exit command
 //	server.go      the control socket
 //	oom.go         the kernel's OOM killer
+//	recover.go     a dead supervisor's successor, and this one's own
+//	deposit.go     what the keeper holds for it
 //	parent.go      what the caller is told; notes.go what is logged
 //
 // One process can supervise several containers: everything of one hangs on its
@@ -34,6 +36,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/logs"
 )
 
@@ -41,7 +44,9 @@ import (
 const (
 	stageVariable = "_GRACEMON_STAGE"
 	daemonStage   = "daemon"
-	listenStage   = "listen" // see listenPID
+	listenStage   = "listen"    // see listenPID
+	commandStage  = "command"   // see becomeCommand
+	recoverStage  = "successor" // see succeed
 )
 
 // Main is the program: it gives the exit status of the process.
@@ -54,8 +59,12 @@ func Main() int {
 	switch stage, _ := syscall.Getenv(stageVariable); stage {
 	case listenStage:
 		return execListening(args)
+	case commandStage:
+		return becomeCommand(args)
 	case daemonStage:
 		return supervise(args)
+	case recoverStage:
+		return succeed(args)
 	}
 	return foreground(args)
 }
@@ -75,8 +84,15 @@ func arguments() ([]string, error) {
 func foreground(args []string) int {
 	unix.Umask(0o022)
 	o, notes, code := readOptions(args)
-	if o == nil {
+	switch {
+	case o == nil:
 		return code
+	case o.Keeper:
+		return keeper.Main(func(text string) { syslog(infoPriority, text) })
+	case o.Recover != "":
+		return startSuccessors(o.Recover)
+	case o.Upgrade != "":
+		return upgradeAll(o.Upgrade)
 	}
 	// The log file is made now: the caller hears if it cannot be.
 	opened, err := logs.Open(logOptions(o, -1))
@@ -122,9 +138,8 @@ func foreground(args []string) int {
 func readOptions(args []string) (o *cmdline.Options, n *notes, code int) {
 	o, err := cmdline.Parse(args[1:])
 	if err == nil {
-		if o.Recover != "" || o.Keeper {
-			write(2, "gracemon: this build has neither --recover nor --keeper\n")
-			return nil, nil, 1
+		if o.Recover != "" || o.Upgrade != "" || o.Keeper {
+			return o, nil, 0
 		}
 		var warnings []string
 		if warnings, err = o.Complete(); err == nil {
@@ -161,14 +176,19 @@ var tuning = [...]string{"GOMAXPROCS=1", "GODEBUG=sbrk=1"}
 const savedPrefix = "_GRACEMON_"
 
 // daemonEnvironment is the caller's, with what the daemon is told.
-func daemonEnvironment() []string {
-	env := append(without(syscall.Environ(), stageVariable), stageVariable+"="+daemonStage)
-	for _, tuned := range tuning {
-		name, _, _ := strings.Cut(tuned, "=")
-		if own, ok := syscall.Getenv(name); ok {
-			env = append(without(env, name), savedPrefix+name+"="+own)
+func daemonEnvironment() []string { return tuned(syscall.Environ(), daemonStage) }
+
+func tuned(env []string, stage string) []string {
+	env = append(without(env, stageVariable), stageVariable+"="+stage)
+	for _, setting := range tuning {
+		name, _, _ := strings.Cut(setting, "=")
+		for _, entry := range env {
+			if key, _, _ := strings.Cut(entry, "="); key == name {
+				env = append(without(env, name), savedPrefix+entry)
+				break
+			}
 		}
-		env = append(env, tuned)
+		env = append(env, setting)
 	}
 	return env
 }
@@ -176,7 +196,7 @@ func daemonEnvironment() []string {
 // childEnvironment is what the daemon's children get: the caller's.
 func childEnvironment() []string {
 	env := syscall.Environ()
-	if stage, _ := syscall.Getenv(stageVariable); stage != daemonStage {
+	if stage, _ := syscall.Getenv(stageVariable); stage != daemonStage && stage != recoverStage {
 		return env
 	}
 	env = without(env, stageVariable)

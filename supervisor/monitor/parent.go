@@ -17,6 +17,9 @@ type parent struct {
 	key    string // what the number in a message is called
 }
 
+// none: nobody listens.
+func (p *parent) none() { p.sync, p.attach, p.start = -1, -1, -1 }
+
 func (p *parent) open(o *cmdline.Options) (err error) {
 	switch {
 	case o.APIVersion >= 1:

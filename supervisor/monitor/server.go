@@ -3,9 +3,11 @@ package monitor
 import (
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/recovery"
 )
 
 // server answers on the control socket.
@@ -14,12 +16,18 @@ type server struct {
 	fd      int // 0: none
 	callers []*caller
 	next    lifecycle.RequestID
+
+	// Of a predecessor's callers: until when those who wait for a reply may come
+	// back for it, and whether the one who was given leave to start still runs.
+	absent  loop.Timer
+	starter bool
 }
 
 // caller is a connection. It has one request open at a time.
 type caller struct {
 	s       *server
 	fd      int
+	pid     int                 // of its process, as this one sees it; 0: not at all
 	request lifecycle.RequestID // 0: none that waits for the machine
 	verb    control.Verb        // of the request
 	granted lifecycle.RequestID // a start that has not ended
@@ -46,12 +54,18 @@ func (s *server) accept(uint32) {
 		unix.Close(fd)
 		return
 	}
-	k := &caller{s: s, fd: fd}
-	if err := s.c.s.loop.Add(fd, loop.Readable, loop.HandlerFunc(k.ready)); err != nil {
-		unix.Close(fd)
-		return
+	_ = s.watch(&caller{s: s, fd: fd, pid: int(peer.Pid)})
+}
+
+// watch serves a caller from now on.
+func (s *server) watch(k *caller) error {
+	err := s.c.s.loop.Add(k.fd, loop.Readable, loop.HandlerFunc(k.ready))
+	if err != nil {
+		unix.Close(k.fd)
+		return err
 	}
 	s.callers = append(s.callers, k)
+	return nil
 }
 
 // ready reads a request, or the end of the caller.
@@ -78,15 +92,18 @@ func (k *caller) ready(uint32) {
 func (k *caller) take(r control.Request) {
 	c := k.s.c
 	k.verb = r.Verb
+	if r.Again && k.resume(r) {
+		return
+	}
 	switch r.Verb {
 	case control.Signal:
-		k.ask(lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: r.Signal, All: r.All, Force: r.Force})
+		k.ask(r, lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: r.Signal, All: r.All, Force: r.Force})
 	case control.Stop:
-		k.ask(lifecycle.Event{Kind: lifecycle.StopRequest, Signal: r.Signal, Grace: r.Grace})
+		k.ask(r, lifecycle.Event{Kind: lifecycle.StopRequest, Signal: r.Signal, Grace: r.Grace})
 	case control.Start:
-		k.ask(lifecycle.Event{Kind: lifecycle.StartRequest})
+		k.ask(r, lifecycle.Event{Kind: lifecycle.StartRequest})
 	case control.StartDone:
-		k.granted = 0
+		k.granted, k.s.starter = 0, false
 		ev := lifecycle.Event{Kind: lifecycle.StartDone}
 		if r.Status != 0 {
 			ev.Errno = int32(unix.EIO)
@@ -99,16 +116,24 @@ func (k *caller) take(r control.Request) {
 	case control.State:
 		k.say(c.currentState())
 	case control.Keep:
-		c.keep = true
+		c.keepState(true)
 		k.done()
 	case control.Delete:
-		k.delete(r.Force)
+		k.delete(r)
+	case control.Upgrade:
+		k.upgrade()
 	}
+}
+
+// keepState says whether the state directory is the runtime's to remove.
+func (c *Container) keepState(keep bool) {
+	c.keep = keep
+	c.memo.SetKeep(keep)
 }
 
 // delete gives leave to delete a container that has ended. Force ends it, and one
 // that was never started has nothing to lose.
-func (k *caller) delete(force bool) {
+func (k *caller) delete(r control.Request) {
 	c := k.s.c
 	c.lookForStart()
 	switch state := c.machine.State(); {
@@ -116,19 +141,47 @@ func (k *caller) delete(force bool) {
 		k.say(control.Reply{Answer: control.NotFound})
 	case state == lifecycle.Stopped:
 		k.say(control.Reply{Answer: control.Granted})
-	case force, state == lifecycle.Draining, state == lifecycle.Created && !c.machine.Started():
-		k.ask(lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 0})
+	case r.Force, state == lifecycle.Draining, state == lifecycle.Created && !c.machine.Started():
+		k.ask(r, lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 0})
 	default:
 		k.say(control.Reply{Answer: control.Refused, Text: "it is " + c.currentState().Status})
 	}
 }
 
 // ask tells the machine of a request. The reply comes as an effect.
-func (k *caller) ask(ev lifecycle.Event) {
+func (k *caller) ask(r control.Request, ev lifecycle.Event) {
 	k.request = k.s.next
 	k.s.next++
 	ev.Request = k.request
+	k.s.c.memo.Asked(k.request, k.pid, what(r))
 	k.s.c.tell(ev)
+}
+
+// what tells requests of one process apart: it has one open at a time.
+func what(r control.Request) uint64 { return uint64(r.Verb)<<16 | uint64(r.Signal) }
+
+// resume takes a request up again that was made of a predecessor. It reports
+// false if that never heard of it.
+func (k *caller) resume(r control.Request) bool {
+	c := k.s.c
+	id, answer, told := c.memo.LastRequest(k.pid, what(r))
+	switch {
+	case k.pid == 0 || id == 0:
+		return false
+	case told && answer.Outcome == lifecycle.Granted && c.machine.Starting() != id:
+		return false
+	case told:
+		k.request = id
+		k.s.reply(lifecycle.Effect{Kind: lifecycle.Reply, Request: id, Outcome: answer.Outcome, Status: answer.Status, Errno: answer.Errno})
+		return true
+	}
+	for _, waits := range c.machine.Callers() {
+		if waits == id {
+			k.request = id
+			return true
+		}
+	}
+	return false
 }
 
 func (k *caller) done() { k.say(control.Reply{Answer: control.Done}) }
@@ -173,6 +226,8 @@ func (k *caller) hangUp() {
 
 // reply passes on what the machine says to a request.
 func (s *server) reply(e lifecycle.Effect) {
+	c := s.c
+	c.memo.Told(e.Request, recovery.Answer{Outcome: e.Outcome, Status: e.Status, Errno: e.Errno})
 	for _, k := range s.callers {
 		if k.request != e.Request {
 			continue
@@ -180,6 +235,9 @@ func (s *server) reply(e lifecycle.Effect) {
 		k.request = 0
 		if e.Outcome == lifecycle.Granted {
 			k.granted = e.Request
+			if id, err := process.Identify(k.pid); err == nil {
+				c.memo.SetStarter(e.Request, id)
+			}
 		}
 		k.say(k.translate(e))
 		return
@@ -227,6 +285,9 @@ func (c *Container) whyNotStart() string {
 // starting reports whether a caller has leave to start the container and has
 // not said yet what became of it.
 func (s *server) starting() bool {
+	if s.starter {
+		return true
+	}
 	for _, k := range s.callers {
 		if k.granted != 0 {
 			return true

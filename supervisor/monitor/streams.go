@@ -32,16 +32,8 @@ func (s *streams) make(c *Container) error {
 	if s.null, err = open("/dev/null", unix.O_RDWR, 0); err != nil {
 		return note("Failed to open /dev/null " + cmdline.Text(err))
 	}
-	options := logOptions(c.o, -1)
-	if c.dir != nil {
-		options.Dir = c.dir.FD()
-	}
-	options.Loop, options.Warn = c.s.loop, c.notes.warn
-	if s.logs, err = logs.Open(options); err != nil {
+	if err := s.openLogs(c); err != nil || s.passthrough {
 		return err
-	}
-	if s.passthrough = s.logs.Passthrough(); s.passthrough {
-		return nil
 	}
 	disconnect(s.null)
 	for i := range s.theirs {
@@ -57,6 +49,18 @@ func (s *streams) make(c *Container) error {
 		_ = unix.Fchmod(s.theirs[i], 0o777)
 	}
 	return nil
+}
+
+func (s *streams) openLogs(c *Container) (err error) {
+	options := logOptions(c.o, -1)
+	if c.dir != nil {
+		options.Dir = c.dir.FD()
+	}
+	options.Loop, options.Warn = c.s.loop, c.notes.warn
+	if s.logs, err = logs.Open(options); err == nil {
+		s.passthrough = s.logs.Passthrough()
+	}
+	return err
 }
 
 func (s *streams) makePipe(c *Container, i int) error {

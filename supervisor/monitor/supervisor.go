@@ -65,12 +65,17 @@ func nameProcess(path string) {
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
 }
 
+var caughtSignals = [...]signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.CHLD}
+
 func newSupervisor(inherited []int) (*Supervisor, error) {
 	s := &Supervisor{children: map[int]func(){}, inherited: inherited}
 	var err error
-	if s.signals, err = ownsignal.Catch(signals.TERM, signals.INT, signals.QUIT, signals.CHLD); err != nil {
+	if s.signals, err = ownsignal.Catch(caughtSignals[:]...); err != nil {
 		return nil, err
 	}
+	// The program before this one (see upgrade.go) has left them blocked.
+	mask := ownSignals()
+	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil)
 	if s.loop, err = loop.New(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,37 @@
+package shim
+
+import (
+	"os"
+	"syscall"
+
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/recovery"
+)
+
+// supervisorIsDead is called when a state directory has no live supervisor. Where
+// there was one, it has died, and somebody is to go on before anything else is
+// done to the container: gracemon is called to see to that, which of several
+// calls one does and the others wait for. It reports whether to look again.
+func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
+	if !recovery.Exists(dir.FD()) {
+		return false
+	}
+	origin, err := recovery.ReadOrigin(dir)
+	if err != nil {
+		c.warn("recover the supervisor of a container: " + err.Error())
+		return false
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	defer null.Close()
+	argv := []string{origin.Program, "--recover", dir.Path()}
+	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), 2}}
+	pid, err := syscall.ForkExec(origin.Program, argv, attr)
+	if err != nil {
+		c.warn("recover the supervisor of a container: run " + origin.Program + ": " + err.Error())
+		return false
+	}
+	return wait(pid) == 0
+}

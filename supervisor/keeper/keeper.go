@@ -1,0 +1,375 @@
+// Package keeper is the process that holds what a dead supervisor cannot give to
+// its successor, and starts that successor.
+//
+// There is one per state base, user and mount namespace, whatever the number of
+// containers. Each supervisor connects to it and deposits descriptors: init's
+// pidfd, by which the kernel tells how init ended even when somebody else has
+// reaped it; the reading ends of the container's output, without which the kernel
+// drops what is in the pipe when its last writer closes it; the terminal's master,
+// without which the terminal hangs up; the writing end of stdin. When the
+// connection ends without a word, the supervisor is dead: the keeper starts
+// `gracemon --recover DIR` with the descriptors, and lets go of them when the
+// successor has deposited its own.
+//
+// The socket is SOCK_SEQPACKET; a packet is one line of words, with descriptors:
+//
+//	hold DIR NAME...    keep these, in the place of those with the same names (one descriptor for each name)
+//	drop NAME           let go of this one
+//	done                let go of all: there is nothing left to go on with
+//
+// Nothing is answered. Who deposits knows that the packet outlives it once it is
+// sent; who starts the keeper makes its socket first, so that nobody waits for a
+// process to start. If the keeper dies, supervisors see the end of the connection,
+// start another one, and deposit again.
+package keeper
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// KeptVariable tells `gracemon --recover` which descriptors it was given:
+// "NAME=NUMBER" for each, separated by commas.
+const KeptVariable = "_GRACEMON_KEPT"
+
+// Names of descriptors.
+const (
+	Init     = "init"
+	Stdin    = "stdin"
+	Stdout   = "stdout"
+	Stderr   = "stderr"
+	Terminal = "terminal"
+)
+
+// listener is the number under which the keeper finds its socket.
+const listener = 3
+
+const (
+	maxPacket = 5120 // a path and a few words
+	maxFDs    = 8
+
+	// linger is how long a keeper with nothing to keep waits for more.
+	linger = 5 * lifecycle.Second
+
+	// A successor that cannot be started is tried again, with a pause that
+	// doubles. A container that nobody can go on with is not kept for ever.
+	firstPause = 100 * lifecycle.Millisecond
+	lastPause  = 10 * lifecycle.Second
+	maxTries   = 20
+)
+
+type server struct {
+	loop    *loop.Loop
+	base    string
+	program string
+	say     func(string)
+	holds   []*hold
+	idle    loop.Timer
+	retry   loop.Timer
+}
+
+// hold is what is kept for one container.
+type hold struct {
+	s     *server
+	conn  int // -1: the supervisor is dead
+	pid   int // of the supervisor
+	dir   string
+	names []string
+	fds   []int
+
+	child child // its successor's first stage
+	tries int
+	pause lifecycle.Duration
+	timer loop.Timer
+}
+
+type child struct{ pid, pidfd int }
+
+// Main is the keeper's process: it returns when there is nothing left to keep.
+// say is told what an operator should know.
+func Main(say func(string)) (status int) {
+	base, err := statedir.Base()
+	if err == nil {
+		_, err = unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	}
+	if err != nil {
+		say("gracemon --keeper is started by gracemon: " + err.Error())
+		return 1
+	}
+	s := &server{base: base, program: ownProgram(), say: say}
+	s.idle.Fire, s.retry.Fire = s.endIfIdle, s.listen
+	// It outlives whoever has started it, in no cgroup and no directory of theirs.
+	_ = unix.Chdir("/")
+	leaveCgroup()
+	unix.CloseOnExec(listener)
+	_ = unix.SetNonblock(listener, true)
+	if s.loop, err = loop.New(); err == nil {
+		s.listen()
+		s.loop.Arm(&s.idle, loop.Now().After(linger))
+		err = s.loop.Run()
+	}
+	if err != nil {
+		say("gracemon --keeper: " + err.Error())
+		return 1
+	}
+	return 0
+}
+
+// ownProgram is the path of this program: after an update of the package it is
+// the new one.
+func ownProgram() string {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlink("/proc/self/exe", buf[:])
+	if err != nil {
+		return "/proc/self/exe"
+	}
+	return strings.TrimSuffix(string(buf[:n]), " (deleted)")
+}
+
+func (s *server) listen() {
+	if err := s.loop.Add(listener, loop.Readable, loop.HandlerFunc(func(uint32) { s.accept() })); err != nil {
+		s.say("gracemon --keeper: wait for supervisors: " + err.Error())
+		s.loop.Arm(&s.retry, loop.Now().After(lifecycle.Second))
+	}
+}
+
+// accept takes all that have connected. It reports whether there were any.
+func (s *server) accept() (any bool) {
+	for {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+		switch err {
+		case nil:
+			any = true
+			s.take(fd)
+		case unix.EINTR, unix.ECONNABORTED:
+		case unix.EAGAIN:
+			return any
+		default: // EMFILE and its like: they wait in the backlog
+			s.say("gracemon --keeper: " + err.Error())
+			s.loop.Remove(listener)
+			s.loop.Arm(&s.retry, loop.Now().After(lifecycle.Second))
+			return any
+		}
+	}
+}
+
+// take serves a supervisor of the same user, or of root.
+func (s *server) take(fd int) {
+	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
+		unix.Close(fd)
+		return
+	}
+	h := &hold{s: s, conn: fd, pid: int(peer.Pid), child: child{pidfd: -1}}
+	h.timer.Fire = h.recover
+	if err := s.loop.Add(fd, loop.Readable, loop.HandlerFunc(h.ready)); err != nil {
+		s.say("gracemon --keeper: wait for a supervisor: " + err.Error())
+		unix.Close(fd)
+		return
+	}
+	s.holds = append(s.holds, h)
+	s.loop.Arm(&s.idle, lifecycle.Never)
+}
+
+// ready takes packets until there is none.
+func (h *hold) ready(uint32) {
+	for h.conn >= 0 {
+		words, fds, err := receive(h.conn)
+		switch {
+		case err == unix.EAGAIN:
+			return
+		case err == unix.EINTR:
+		case err != nil || words == nil:
+			h.orphan()
+			return
+		default:
+			h.obey(words, fds)
+		}
+	}
+}
+
+// receive gives the words of a packet and its descriptors; no words at the end.
+func receive(conn int) (words []string, fds []int, err error) {
+	var data [maxPacket]byte
+	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
+	n, oobn, _, _, err := unix.Recvmsg(conn, data[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	if err != nil || n == 0 {
+		return nil, nil, err
+	}
+	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil {
+		for i := range messages {
+			if got, err := unix.ParseUnixRights(&messages[i]); err == nil {
+				fds = append(fds, got...)
+			}
+		}
+	}
+	return strings.Split(string(data[:n]), " "), fds, nil
+}
+
+// obey does what a supervisor says. One that speaks another language gets
+// nothing, and loses nothing.
+func (h *hold) obey(words []string, fds []int) {
+	switch {
+	case words[0] == "hold" && len(words) == 2+len(fds):
+		h.dir = unescape(words[1])
+		h.s.replace(h)
+		for i, name := range words[2:] {
+			h.put(name, fds[i])
+		}
+		return
+	case words[0] == "drop" && len(words) == 2:
+		h.drop(words[1])
+	case words[0] == "done":
+		h.letGo()
+	}
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func (h *hold) put(name string, fd int) {
+	h.drop(name)
+	h.names, h.fds = append(h.names, name), append(h.fds, fd)
+}
+
+func (h *hold) drop(name string) {
+	for i := range h.names {
+		if h.names[i] == name {
+			unix.Close(h.fds[i])
+			h.names = append(h.names[:i], h.names[i+1:]...)
+			h.fds = append(h.fds[:i], h.fds[i+1:]...)
+			return
+		}
+	}
+}
+
+// replace lets go of what was kept for the same container, whose successor this is.
+func (s *server) replace(by *hold) {
+	for i := len(s.holds) - 1; i >= 0; i-- {
+		if h := s.holds[i]; h != by && h.dir == by.dir {
+			h.letGo()
+		}
+	}
+}
+
+// letGo forgets the container.
+func (h *hold) letGo() {
+	s := h.s
+	for i := range s.holds {
+		if s.holds[i] == h {
+			s.holds = append(s.holds[:i], s.holds[i+1:]...)
+			break
+		}
+	}
+	for _, fd := range h.fds {
+		unix.Close(fd)
+	}
+	h.names, h.fds = nil, nil
+	if h.conn >= 0 {
+		s.loop.Remove(h.conn)
+		unix.Close(h.conn)
+		h.conn = -1
+	}
+	s.loop.Arm(&h.timer, lifecycle.Never)
+	if len(s.holds) == 0 {
+		s.loop.Arm(&s.idle, loop.Now().After(linger))
+	}
+}
+
+// orphan: the supervisor is dead, or was never one.
+func (h *hold) orphan() {
+	h.s.loop.Remove(h.conn)
+	unix.Close(h.conn)
+	h.conn = -1
+	if h.dir == "" {
+		h.letGo()
+		return
+	}
+	h.recover()
+}
+
+// recover starts a successor.
+func (h *hold) recover() {
+	h.tries++
+	if h.tries == 1 {
+		h.s.say("supervisor " + strconv.Itoa(h.pid) + " of " + h.dir + " is dead: another one goes on")
+	}
+	files := []uintptr{0, 1, 2}
+	var kept []string
+	for i, name := range h.names {
+		kept = append(kept, name+"="+strconv.Itoa(len(files)))
+		files = append(files, uintptr(h.fds[i]))
+	}
+	env := append(syscall.Environ(), KeptVariable+"="+strings.Join(kept, ","))
+	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &h.child.pidfd}}
+	var err error
+	for _, program := range [...]string{h.s.program, "/proc/self/exe"} {
+		if h.child.pid, err = syscall.ForkExec(program, []string{h.s.program, "--recover", h.dir}, attr); err == nil {
+			break
+		}
+	}
+	if err == nil {
+		err = h.s.loop.Add(h.child.pidfd, loop.Readable, loop.HandlerFunc(func(uint32) { h.recovered() }))
+	}
+	if err != nil {
+		h.s.say("start gracemon --recover " + h.dir + ": " + err.Error())
+		h.again()
+	}
+}
+
+// recovered: the first stage of the successor has ended. It has taken its place
+// by then, or there was nothing left to go on with.
+func (h *hold) recovered() {
+	status, err := process.Pidfd(h.child.pidfd).Reap()
+	h.s.loop.Remove(h.child.pidfd)
+	unix.Close(h.child.pidfd)
+	h.child = child{pidfd: -1}
+	switch {
+	case h.fds == nil: // and has deposited already
+	case err == nil && status.Signal == 0 && status.Code == 0:
+		h.letGo()
+	default:
+		h.again()
+	}
+}
+
+func (h *hold) again() {
+	if h.tries >= maxTries {
+		h.s.say("nobody can go on with " + h.dir + ": it is given up")
+		h.letGo()
+		return
+	}
+	h.pause = min(max(2*h.pause, firstPause), lastPause)
+	h.s.loop.Arm(&h.timer, loop.Now().After(h.pause))
+}
+
+// endIfIdle ends the process, unless somebody comes at the last moment.
+func (s *server) endIfIdle() {
+	if len(s.holds) > 0 {
+		return
+	}
+	lock, err := lockBase(s.base)
+	if err == unix.ENOENT {
+		s.loop.Stop() // its directory is gone, and with it the way to it
+		return
+	}
+	if err != nil {
+		s.loop.Arm(&s.idle, loop.Now().After(linger))
+		return
+	}
+	defer unix.Close(lock)
+	if s.accept() {
+		return
+	}
+	// Whoever connects from here on sees the connection end, and starts another.
+	removeOwn(s.base)
+	s.loop.Stop()
+}

@@ -1,0 +1,129 @@
+package monitor
+
+import (
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/keeper"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// keeperVariable of the environment says "off" where containers are to do without
+// a keeper: what a supervisor alone has open is then lost with it.
+const keeperVariable = "GRACEMON_KEEPER"
+
+// deposit is what the keeper holds for the container.
+type deposit struct {
+	c     *Container
+	conn  int // 0: none
+	tries int // to start a keeper
+	since lifecycle.Instant
+	retry loop.Timer
+}
+
+// make deposits all that is not found again by its path, or not in time.
+func (d *deposit) make(c *Container) {
+	if off, _ := unix.Getenv(keeperVariable); off == "off" || c.dir == nil || c.memo == nil {
+		return
+	}
+	d.c, d.retry.Fire = c, d.again
+	if d.conn > 0 { // of this process before an upgrade
+		if err := c.s.loop.Add(d.conn, loop.Readable, loop.HandlerFunc(d.ended)); err != nil {
+			unix.Close(d.conn)
+			d.conn = 0
+		}
+	}
+	d.again()
+}
+
+func (d *deposit) again() {
+	err := d.connect()
+	if err == nil {
+		err = d.give()
+	}
+	if err != nil {
+		if d.tries == 1 {
+			d.c.notes.warn("container " + d.c.o.ID + ": no keeper: " + cmdline.Text(err) +
+				": if this supervisor dies, unread output and the exit status may be lost")
+		}
+		d.later()
+	}
+}
+
+// connect finds the keeper, or starts it.
+func (d *deposit) connect() (err error) {
+	if d.conn > 0 {
+		return nil
+	}
+	if d.conn, err = keeper.Connect(d.tries); err != nil {
+		d.conn = 0
+		return err
+	}
+	return d.c.s.loop.Add(d.conn, loop.Readable, loop.HandlerFunc(d.ended))
+}
+
+// give sends the descriptors. They are dup'ed by that: ours stay.
+func (d *deposit) give() error {
+	c := d.c
+	var names []string
+	var fds []int
+	add := func(name string, fd int) {
+		if fd >= 0 {
+			names, fds = append(names, name), append(fds, fd)
+		}
+	}
+	add(keeper.Init, int(c.init.pidfd))
+	if c.o.Terminal {
+		add(keeper.Terminal, c.streams.ours[1])
+	} else {
+		add(keeper.Stdout, c.streams.ours[1])
+	}
+	add(keeper.Stderr, c.streams.ours[2])
+	if c.clients.server != nil && !c.o.Terminal {
+		add(keeper.Stdin, c.clients.server.Input())
+	}
+	d.since = loop.Now()
+	return keeper.Deposit(d.conn, c.dir.Path(), names, fds)
+}
+
+// ended: the keeper is gone, since it has nothing else to say. Another one is
+// started, by whoever comes first.
+func (d *deposit) ended(uint32) { d.later() }
+
+func (d *deposit) later() {
+	d.close()
+	if loop.Now() > d.since.After(10*lifecycle.Second) {
+		d.tries = 0 // it has worked well
+	}
+	pause := lifecycle.Duration(0)
+	if d.tries > 0 {
+		pause = lifecycle.Second << min(d.tries, 6)
+	}
+	d.tries++
+	d.c.s.loop.Arm(&d.retry, loop.Now().After(pause))
+}
+
+// drop lets the keeper forget one of them.
+func (d *deposit) drop(name string) {
+	if d.conn > 0 {
+		_ = keeper.Drop(d.conn, name)
+	}
+}
+
+// done lets the keeper forget the container.
+func (d *deposit) done(c *Container) {
+	if d.conn > 0 {
+		_ = keeper.Done(d.conn)
+	}
+	d.close()
+	c.s.loop.Arm(&d.retry, lifecycle.Never)
+}
+
+func (d *deposit) close() {
+	if d.conn > 0 {
+		d.c.s.loop.Remove(d.conn)
+		unix.Close(d.conn)
+		d.conn = 0
+	}
+}

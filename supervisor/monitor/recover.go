@@ -1,0 +1,713 @@
+package monitor
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/faults"
+	"gracerun.io/runtime"
+	"gracerun.io/runtime/cgroup"
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/keeper"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/recovery"
+)
+
+// A successor is a daemon as its predecessor was: with the same command line,
+// environment and directory. It is told of by these.
+const (
+	dirVariable   = "_GRACEMON_DIR"   // the state directory
+	readyVariable = "_GRACEMON_READY" // number of a pipe: a line when it has taken its place, or why not
+)
+
+// --- what a supervisor writes down for its successor
+
+// beginMemo writes down how this supervisor was started, and begins its notes.
+func (c *Container) beginMemo() {
+	if c.journal == nil || c.server.fd == 0 {
+		return
+	}
+	origin := &recovery.Origin{Program: ownProgram(), OOMScore: c.s.oomScore, Env: c.env}
+	err := error(nil)
+	if origin.Args, err = arguments(); err == nil {
+		if origin.Dir, err = unix.Getwd(); err == nil {
+			if text, err := readFile("/proc/self/cgroup"); err == nil {
+				origin.Cgroups = strings.Split(strings.TrimSpace(string(text)), "\n")
+			}
+			if c.memo, err = recovery.CreateNotes(c.dir.FD()); err == nil {
+				err = recovery.WriteOrigin(c.dir, origin)
+			}
+		}
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": nobody can go on if its supervisor dies")
+	}
+}
+
+// ownProgram is the path of this program, by which a newer one is found once it
+// has been put in its place.
+func ownProgram() string {
+	var buf [unix.PathMax]byte
+	n, err := unix.Readlink(selfPath, buf[:])
+	if err != nil {
+		return selfPath
+	}
+	return strings.TrimSuffix(string(buf[:n]), " (deleted)")
+}
+
+// noteInit notes who init is.
+func (c *Container) noteInit() {
+	if c.memo == nil {
+		return
+	}
+	id, err := c.init.pidfd.Identity(c.init.pid)
+	if err != nil {
+		return // it has ended, and is seen to at once
+	}
+	c.memo.SetInit(id, c.init.program.dev, c.init.program.ino)
+	c.memo.SetCgroup(c.cgroup.Dir, c.cgroup.V1)
+	c.memo.SetStage(recovery.Made)
+}
+
+// unspent leaves those faults out that have struck already: a plan that kills the
+// supervisor once must not kill each of its successors.
+func (c *Container) unspent(rules []faults.Rule) []faults.Rule {
+	var left []faults.Rule
+	for _, r := range rules {
+		if r.Do == faults.Crash && r.Count > 0 && c.memo.Generation() >= uint64(r.Count) {
+			continue
+		}
+		left = append(left, r)
+	}
+	return left
+}
+
+// --- the first stage: gracemon --recover
+
+// startSuccessors starts a successor for each container in or below the directory
+// whose supervisor is dead, and ends when they have taken their places. "all"
+// stands for all state directories of the user.
+func startSuccessors(where string) (status int) {
+	kept := keptDescriptors()
+	var waiting []*successor
+	status = each(where, func(path string) error {
+		s, err := startSuccessor(path, kept)
+		if s != nil {
+			waiting = append(waiting, s)
+		}
+		return err
+	})
+	for _, s := range waiting {
+		if err := s.ready(); err != nil {
+			write(2, "gracemon --recover "+s.path+": "+err.Error()+"\n")
+			status = 1
+		}
+	}
+	return status
+}
+
+// each calls do with every state directory in or below where that belongs to a
+// gracemon, and gives the exit status of the program.
+func each(where string, do func(path string) error) (status int) {
+	if where == "all" {
+		base, err := statedir.Base()
+		if err != nil {
+			write(2, "gracemon: "+err.Error()+"\n")
+			return 1
+		}
+		where = base
+	}
+	where = strings.TrimRight(where, "/")
+	for _, path := range stateDirs(where, 2) {
+		if err := do(path); err != nil {
+			write(2, "gracemon: "+path+": "+cmdline.Text(err)+"\n")
+			status = 1
+		}
+	}
+	return status
+}
+
+// stateDirs finds state directories at most so many levels below the path.
+func stateDirs(path string, levels int) (found []string) {
+	if unix.Access(path+"/"+recovery.OriginName, unix.F_OK) == nil {
+		return []string{path}
+	}
+	fd, err := open(path, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var buf [8192]byte
+	for levels > 0 {
+		n, err := unix.ReadDirent(fd, buf[:])
+		if err != nil || n <= 0 {
+			break
+		}
+		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		for _, name := range names {
+			found = append(found, stateDirs(path+"/"+name, levels-1)...)
+		}
+	}
+	return found
+}
+
+// keptDescriptors are those that the keeper has given.
+func keptDescriptors() map[string]int {
+	text, _ := unix.Getenv(keeper.KeptVariable)
+	kept := map[string]int{}
+	for entry := range strings.SplitSeq(text, ",") {
+		name, digits, _ := strings.Cut(entry, "=")
+		if fd := number(digits); fd > 2 {
+			unix.CloseOnExec(fd)
+			kept[name] = fd
+		}
+	}
+	return kept
+}
+
+// successor is one that was started.
+type successor struct {
+	path string
+	pipe int
+}
+
+// startSuccessor starts a successor, if there is need for one.
+func startSuccessor(path string, kept map[string]int) (*successor, error) {
+	dir, err := statedir.OpenPath(path)
+	if err == runtime.ErrNotExist {
+		return nil, nil // deleted meanwhile
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	if isAlive(dir) {
+		return nil, nil
+	}
+	origin, err := recovery.ReadOrigin(dir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, err
+	}
+	defer unix.Close(pipe[1])
+	null, err := open("/dev/null", unix.O_RDWR, 0)
+	if err != nil {
+		unix.Close(pipe[0])
+		return nil, err
+	}
+	defer unix.Close(null)
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(pipe[1])}
+	env := successorEnvironment(origin, path)
+	var names []string
+	for name, fd := range kept {
+		names = append(names, name+"="+strconv.Itoa(len(files)))
+		files = append(files, uintptr(fd))
+	}
+	env = append(env, readyVariable+"=3", keeper.KeptVariable+"="+strings.Join(names, ","))
+	attr := &syscall.ProcAttr{Dir: origin.Dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
+	if _, err = syscall.ForkExec(selfPath, origin.Args, attr); err == unix.ENOENT {
+		attr.Dir = "/" // its directory is gone
+		_, err = syscall.ForkExec(selfPath, origin.Args, attr)
+	}
+	if err != nil {
+		unix.Close(pipe[0])
+		return nil, err
+	}
+	return &successor{path, pipe[0]}, nil
+}
+
+// successorEnvironment is the predecessor's, without the pipes of its caller.
+func successorEnvironment(origin *recovery.Origin, path string) []string {
+	env := origin.Env
+	for _, name := range [...]string{"_OCI_SYNCPIPE", "_OCI_STARTPIPE", "_OCI_ATTACHPIPE", "LISTEN_PID", "LISTEN_FDS"} {
+		env = without(env, name)
+	}
+	return append(tuned(env, recoverStage), dirVariable+"="+path)
+}
+
+// ready waits until it has taken its place, or has died.
+func (s *successor) ready() error {
+	defer unix.Close(s.pipe)
+	said, err := readOnce(s.pipe)
+	switch {
+	case err != nil:
+		return err
+	case len(said) == 0:
+		return note("the successor of its supervisor died")
+	}
+	if text := strings.TrimSpace(string(said)); text != "ok" {
+		return note(text)
+	}
+	return nil
+}
+
+func isAlive(dir *statedir.Dir) bool {
+	conn, err := control.Dial(dir.FD())
+	if err != nil {
+		return err != control.ErrNoSupervisor
+	}
+	conn.Close()
+	return true
+}
+
+// --- the second stage: the successor
+
+// heritage is what a successor was given, beside what lies in the state directory.
+type heritage struct {
+	kept    map[string]int
+	callers string // of this very process, before it became another program
+}
+
+// take gives a descriptor of that name away, -1 if there is none.
+func (h *heritage) take(name string) int {
+	fd, ok := h.kept[name]
+	if !ok {
+		return -1
+	}
+	delete(h.kept, name)
+	return fd
+}
+
+// succeed is the daemon that goes on where another has died.
+func succeed(args []string) int {
+	nameProcess(args[0])
+	unix.Umask(0o022)
+	path, _ := syscall.Getenv(dirVariable)
+	h := &heritage{kept: keptDescriptors()}
+	h.callers, _ = syscall.Getenv(callersVariable)
+	ready := -1
+	if text, ok := syscall.Getenv(readyVariable); ok {
+		ready = number(text)
+		unix.CloseOnExec(ready)
+	}
+	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, keeper.KeptVariable} {
+		_ = syscall.Unsetenv(name)
+	}
+	tell := func(text string) {
+		if ready >= 0 {
+			write(ready, text+"\n")
+			unix.Close(ready)
+			ready = -1
+		}
+	}
+	o, err := cmdline.Parse(args[1:])
+	if err == nil {
+		_, err = o.Complete()
+	}
+	if err != nil {
+		tell("its command line is not understood: " + err.Error())
+		return 1
+	}
+	n := newNotes(o)
+	c, err := inherit(path, o, n, h)
+	if err != nil || c == nil {
+		text := "ok" // there is one already, or there is nothing to go on with
+		if err != nil {
+			text = err.Error()
+			n.fail("container " + o.ID + ": go on after its supervisor's death: " + text)
+		}
+		tell(text)
+		return bitOf(err != nil)
+	}
+	tell("ok")
+	if err := c.s.loop.Run(); err != nil {
+		return n.failErr("Failed to wait for events", err)
+	}
+	return c.exitCode & 0xff
+}
+
+func bitOf(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// inherit makes the container as its supervisor left it. Without an error and a
+// container there is nothing to do.
+func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container, error) {
+	dir, err := statedir.OpenPath(path)
+	if err == runtime.ErrNotExist {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Of several that come at once one goes on. The others wait here, and find it.
+	if err := journal.Lock(dir.FD()); err != nil {
+		return nil, err
+	}
+	defer journal.Unlock(dir.FD())
+	listening := h.take(controlName)
+	if listening < 0 && isAlive(dir) {
+		return nil, nil
+	}
+	origin, err := recovery.ReadOrigin(dir)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // deleted while we waited
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := newSupervisor(nil)
+	if err != nil {
+		return nil, err
+	}
+	s.oomScore = origin.OOMScore
+	keeper.JoinCgroups(origin.Cgroups, false)
+	c := &Container{s: s, o: o, notes: n, env: childEnvironment(), dir: dir}
+	c.prepare()
+	c.parent.none()
+	if c.journal, c.machine, err = journal.Resume(dir.FD()); err != nil {
+		return nil, err
+	}
+	if c.memo, err = recovery.OpenNotes(dir.FD()); err != nil {
+		return nil, errors.New("read its notes: " + err.Error())
+	}
+	c.memo.NextGeneration()
+	s.containers = append(s.containers, c)
+	if c.record, err = dir.ReadRecord(); err != nil {
+		n.warn("container " + o.ID + ": " + err.Error())
+		c.settings()
+	} else {
+		c.findFaults()
+	}
+	if err := c.server.resume(c, listening); err != nil {
+		return nil, err
+	}
+	c.server.resumeCallers(h.callers)
+	if c.deposit.conn = h.take(keeperName); c.deposit.conn < 0 {
+		c.deposit.conn = 0
+	}
+	c.goOn(h)
+	return c, nil
+}
+
+// goOn tells the machine what is true, has it begin again what was under way, and
+// serves everybody who was served.
+func (c *Container) goOn(h *heritage) {
+	c.keep, c.timedOut = c.memo.Keep(), c.memo.TimedOut()
+	known := c.meetAgain(h)
+	if c.memo.OutputDone() {
+		c.exitCode = c.exitNumber(c.machine.Status())
+		c.clients.finished = true
+	} else if err := c.streams.resume(c, h); err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	}
+	for _, e := range c.machine.Unanswered() {
+		if e.Kind == lifecycle.Deliver {
+			known = append(known, c.evidence(e)...)
+		}
+	}
+	if frozen, err := c.cgroup.Frozen(); err == nil && c.init.pid != 0 {
+		known = append(known, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
+	}
+	lifecycle.Order(known)
+	for _, ev := range known {
+		for _, e := range c.take(ev) {
+			if e.Kind == lifecycle.Reply { // the rest it asks for again
+				c.server.reply(e)
+			}
+		}
+	}
+	c.memo.ForgetDeliveries()
+	c.writeMonitorPID()
+	if !c.machine.Created() {
+		c.cleanUp()
+		return
+	}
+	if c.init.pid != 0 {
+		c.lookAfter()
+	}
+	c.step(lifecycle.Event{Kind: lifecycle.Recovered})
+	c.server.awaitCallers()
+	c.deposit.make(c)
+	c.settle()
+}
+
+// meetAgain finds out what became of the create and of init. It gives what the
+// machine does not know yet.
+func (c *Container) meetAgain(h *heritage) (known []lifecycle.Event) {
+	kept := process.Pidfd(h.take(keeper.Init))
+	id, dev, ino := c.memo.Init()
+	c.init.program = program{dev, ino}
+	dir, v1 := c.memo.Cgroup()
+	c.cgroup = cgroup.Cgroup{Dir: dir, V1: v1}
+	if c.memo.Stage() != recovery.Made {
+		if kept >= 0 {
+			kept.Close()
+		}
+		return nil
+	}
+	if c.machine.State() == lifecycle.Creating || !c.machine.Created() {
+		known = append(known, lifecycle.Event{Kind: lifecycle.CreateDone})
+		if c.o.Restore != "" {
+			known = append(known, lifecycle.Event{Kind: lifecycle.StartDone})
+		}
+	}
+	if c.cgroup.Dir == "" {
+		known = append(known, lifecycle.Event{Kind: lifecycle.CgroupEmpty})
+	}
+	if c.machine.Exited() {
+		if kept >= 0 {
+			kept.Close()
+		}
+		return known
+	}
+	if status, seen := c.memo.Exit(); seen {
+		if kept >= 0 {
+			_, _ = kept.Reap() // after an upgrade it is still ours
+			kept.Close()
+		}
+		return append(known, c.exitEvents(status)...)
+	}
+	if kept < 0 {
+		var err error
+		if kept, err = process.OpenVerified(id); err != nil {
+			c.isUnknown("its supervisor had died, and nobody held on to init when it was reaped (" + err.Error() + ")")
+			return append(known, c.exitEvents(lifecycle.Status{})...)
+		}
+	}
+	c.init.pid, c.init.pidfd = id.Pid, kept
+	return known
+}
+
+// exitEvents are init's end, seen by nobody who could tell the machine.
+func (c *Container) exitEvents(status lifecycle.Status) []lifecycle.Event {
+	events := []lifecycle.Event{{Kind: lifecycle.InitExited, Status: status}}
+	if empty, err := c.cgroup.Empty(); err == nil && empty && c.cgroup.Dir != "" {
+		events = append(events, lifecycle.Event{Kind: lifecycle.CgroupEmpty})
+	}
+	return events
+}
+
+// lookAfter watches init and what is around it, as created does.
+func (c *Container) lookAfter() {
+	c.watchOOM()
+	if at := c.memo.Timeout(); at != 0 {
+		c.s.loop.Arm(&c.timeout, at)
+	}
+	if err := c.s.waitFor(child{c.init.pid, int(c.init.pidfd)}, c.initExited); err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+	}
+}
+
+// evidence is what is known of a signal that was under way. Only of one that the
+// predecessor was about to send when it died nothing is known: if it is pending
+// it was sent, and else it is sent again. A container that hears its stop signal
+// twice has lost less than one that never hears it.
+func (c *Container) evidence(e lifecycle.Effect) []lifecycle.Event {
+	ev := lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal}
+	kind, errno := c.memo.Delivery(e.Request, e.Signal)
+	switch kind {
+	case recovery.Known:
+		if ev.Errno = errno; errno != 0 {
+			return nil // to be tried again
+		}
+		return []lifecycle.Event{ev}
+	case recovery.Doubtful:
+		if c.init.pid != 0 {
+			d, err := process.ReadDispositions(c.init.pid)
+			if err == nil && (d.SharedPending.Has(e.Signal) || d.Pending.Has(e.Signal)) {
+				return []lifecycle.Event{ev}
+			}
+		}
+		c.notes.warn("container " + c.o.ID + ": its supervisor died as it was about to send " + e.Signal.String() + ": it is sent, perhaps once more")
+	}
+	return nil
+}
+
+// writeMonitorPID tells Podman and CRI-O who looks after the container now.
+func (c *Container) writeMonitorPID() {
+	if c.o.MonitorPIDFile == "" || c.o.Sync {
+		return
+	}
+	if err := writeAtomically(c.o.MonitorPIDFile, strconv.Itoa(unix.Getpid())); err != nil {
+		c.notes.warn("Failed to write conmon pidfile: " + err.Error())
+	}
+}
+
+// cleanUp ends a create whose supervisor died: its caller has seen the end of its
+// pipe, and the runtime died with its parent. What it had made goes. The machine
+// is told first, since a gracerun that deletes asks it.
+func (c *Container) cleanUp() {
+	c.create.failed = true
+	c.exitCode = c.notes.fail("its supervisor died while it was created")
+	c.keepState(false)
+	c.step(lifecycle.Event{Kind: lifecycle.CreateDone, Errno: int32(unix.EIO)})
+	over := func() { c.runExitCommand(nil) }
+	if c.memo.Stage() != recovery.Making {
+		c.s.loop.Defer(over)
+		return
+	}
+	argv := append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
+	p, err := c.s.start(argv, c.env, [3]int{0, 1, 2}, true)
+	if err == nil {
+		err = c.s.waitFor(p, func() {
+			_, _ = process.Pidfd(p.pidfd).Reap()
+			unix.Close(p.pidfd)
+			over()
+		})
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": delete what was made of it: " + cmdline.Text(err))
+		c.s.loop.Defer(over)
+	}
+}
+
+// --- streams
+
+// resume reads on where the predecessor has stopped.
+func (s *streams) resume(c *Container, h *heritage) error {
+	s.ours, s.theirs, s.null = [3]int{-1, -1, -1}, [3]int{-1, -1, -1}, -1
+	if err := s.openLogs(c); err != nil || s.passthrough {
+		return err
+	}
+	if c.o.Terminal {
+		if s.ours[1] = h.take(keeper.Terminal); s.ours[1] < 0 && c.init.pid != 0 {
+			c.notes.warn("container " + c.o.ID + ": its terminal hung up when its supervisor died: nobody kept it")
+		}
+	} else {
+		s.ours[1] = c.reopen(h, 1)
+	}
+	s.ours[2] = c.reopen(h, 2)
+	if c.o.Stdin && !c.o.Terminal && c.init.pid != 0 {
+		s.ours[0] = c.reopen(h, 0)
+	}
+	if err := c.clients.resume(c); err != nil {
+		c.notes.warn("container " + c.o.ID + ": nobody can attach: " + err.Error())
+	}
+	s.watch(c)
+	return nil
+}
+
+// reopen gives a stream that the keeper had, or that is found by its name.
+func (c *Container) reopen(h *heritage, i int) int {
+	if fd := h.take(fifoNames[i]); fd >= 0 {
+		return fd
+	}
+	flags := unix.O_RDONLY
+	if i == 0 {
+		flags = unix.O_WRONLY
+	}
+	fd, err := unix.Openat(c.dir.FD(), fifoNames[i], flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		if i != 0 {
+			c.notes.warn("container " + c.o.ID + ": its " + fifoNames[i] + " was lost with its supervisor: " + cmdline.Text(err))
+		}
+		return -1
+	}
+	return fd
+}
+
+// resume makes the sockets and FIFOs in the bundle anew.
+func (k *clients) resume(c *Container) error {
+	if err := k.listenAt(c); err != nil {
+		return err
+	}
+	if k.server != nil && c.machine.Started() {
+		k.server.Started()
+	}
+	if master := c.streams.ours[1]; c.o.Terminal && master >= 0 {
+		k.terminal(c, master)
+	}
+	return nil
+}
+
+// --- callers
+
+// returnPatience is how long the callers of a predecessor have to come back for
+// their replies.
+const returnPatience = 10 * lifecycle.Second
+
+// resume listens again.
+func (s *server) resume(c *Container, listening int) error {
+	s.c, s.next = c, lifecycle.FirstRequest
+	for _, id := range append(c.machine.Callers(), c.machine.Starting(), c.memo.LastID()) {
+		s.next = max(s.next, id+1)
+	}
+	if listening < 0 {
+		fd, err := control.Listen(c.dir.FD())
+		if err != nil {
+			return err
+		}
+		listening = fd
+	}
+	s.fd = listening
+	return c.s.loop.Add(s.fd, loop.Readable, loop.HandlerFunc(s.accept))
+}
+
+// awaitCallers gives up those who are gone, and waits for the others.
+func (s *server) awaitCallers() {
+	c := s.c
+	for _, id := range c.machine.Callers() {
+		if pid := c.memo.Caller(id); !s.has(id) && (pid == 0 || unix.Kill(pid, 0) == unix.ESRCH) {
+			c.step(lifecycle.Event{Kind: lifecycle.Abandoned, Request: id})
+		}
+	}
+	s.absent.Fire = func() {
+		for _, id := range c.machine.Callers() {
+			if !s.has(id) {
+				c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: id})
+			}
+		}
+	}
+	if len(c.machine.Callers()) > 0 {
+		c.s.loop.Arm(&s.absent, loop.Now().After(returnPatience))
+	}
+	if id := c.machine.Starting(); id != 0 && !s.starting() {
+		s.awaitStarter(id)
+	}
+}
+
+func (s *server) has(id lifecycle.RequestID) bool {
+	for _, k := range s.callers {
+		if k.request == id || k.granted == id {
+			return true
+		}
+	}
+	return false
+}
+
+// awaitStarter waits for the one who was given leave to start the container: he
+// runs on, and may come back to say how it went.
+func (s *server) awaitStarter(id lifecycle.RequestID) {
+	c := s.c
+	over := func() {
+		s.starter = false
+		if c.machine.Starting() == id {
+			c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: id})
+			c.s.loop.Defer(c.lookForStart)
+		}
+	}
+	p, err := process.OpenVerified(c.memo.Starter(id))
+	if err != nil {
+		over()
+		return
+	}
+	s.starter = true
+	err = c.s.loop.Add(int(p), loop.Readable, loop.HandlerFunc(func(uint32) {
+		c.s.loop.Remove(int(p))
+		p.Close()
+		over()
+	}))
+	if err != nil {
+		p.Close()
+		over()
+	}
+}

@@ -1,0 +1,168 @@
+package monitor
+
+import (
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/keeper"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/recovery"
+)
+
+// An upgrade is a recovery without a death: the same process executes the program
+// that is now where its own was, and goes on as its own successor, with all the
+// descriptors that a dead supervisor would have lost.
+
+// Names of descriptors that only an upgrade passes on.
+const (
+	controlName = "control"
+	keeperName  = "keeper"
+)
+
+// callersVariable lists the connections of the control socket: number, process,
+// request and granted start of each.
+const callersVariable = "_GRACEMON_CALLERS"
+
+// upgradeAll is gracemon --upgrade.
+func upgradeAll(where string) (status int) {
+	return each(where, func(path string) error {
+		dir, err := statedir.OpenPath(path)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		conn, err := control.Dial(dir.FD())
+		if err == control.ErrNoSupervisor {
+			return nil // its successor will be of the new program
+		}
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		reply, err := conn.Ask(control.Request{Verb: control.Upgrade, Grace: control.OwnGrace}, upgradePatience)
+		switch {
+		case err != nil:
+			return err
+		case reply.Answer != control.Done:
+			return note("it goes on as it was: " + string(reply.Append(nil)))
+		}
+		return nil
+	})
+}
+
+const upgradePatience = 30e9 // nanoseconds
+
+// upgrade answers once the new program has taken over.
+func (k *caller) upgrade() {
+	c := k.s.c
+	switch {
+	case c.memo == nil:
+		k.say(control.Reply{Answer: control.Refused, Text: "nothing of it is written down: nobody could go on"})
+		return
+	case c.machine.State() == lifecycle.Creating, c.create.ended:
+		k.say(control.Reply{Answer: control.Refused, Text: "it is being created"})
+		return
+	case c.memo.OutputDone(), len(c.s.containers) != 1:
+		k.say(control.Reply{Answer: control.Refused, Text: "it has ended"})
+		return
+	}
+	// At the end of the turn the journal says it all.
+	c.s.loop.Defer(func() {
+		err := c.becomeNew(k)
+		k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + ownProgram() + ": " + err.Error()})
+	})
+}
+
+// becomeNew does not return if it works.
+func (c *Container) becomeNew(asked *caller) error {
+	c.settle()
+	origin, err := recovery.ReadOrigin(c.dir)
+	if err != nil {
+		return err
+	}
+	var kept []string
+	var passed []int
+	pass := func(name string, fd int) {
+		if fd >= 0 {
+			kept, passed = append(kept, name+"="+strconv.Itoa(fd)), append(passed, fd)
+		}
+	}
+	if c.init.pid != 0 {
+		pass(keeper.Init, int(c.init.pidfd))
+	}
+	if c.o.Terminal {
+		pass(keeper.Terminal, c.streams.ours[1])
+	} else {
+		pass(keeper.Stdout, c.streams.ours[1])
+		if c.clients.server != nil {
+			pass(keeper.Stdin, c.clients.server.Input())
+		}
+	}
+	pass(keeper.Stderr, c.streams.ours[2])
+	pass(controlName, c.server.fd)
+	if c.deposit.conn > 0 {
+		pass(keeperName, c.deposit.conn)
+	}
+	var callers []string
+	for _, k := range c.server.callers {
+		verb, request := k.verb, k.request
+		if k == asked {
+			verb, request = control.Upgrade, 0
+		}
+		passed = append(passed, k.fd)
+		callers = append(callers, strings.Join([]string{strconv.Itoa(k.fd), strconv.Itoa(k.pid), strconv.Itoa(int(verb)),
+			strconv.FormatUint(uint64(request), 10), strconv.FormatUint(uint64(k.granted), 10)}, "/"))
+	}
+	env := append(successorEnvironment(origin, c.dir.Path()),
+		keeper.KeptVariable+"="+strings.Join(kept, ","), callersVariable+"="+strings.Join(callers, ","))
+	for _, fd := range passed {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
+	}
+	// A signal in the midst of it waits for the new program.
+	mask := ownSignals()
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, nil)
+	err = syscall.Exec(ownProgram(), origin.Args, env)
+	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil)
+	for _, fd := range passed {
+		unix.CloseOnExec(fd)
+	}
+	return err
+}
+
+// ownSignals are those that newSupervisor catches.
+func ownSignals() (mask unix.Sigset_t) {
+	for _, s := range caughtSignals {
+		mask.Val[0] |= 1 << (s - 1)
+	}
+	return mask
+}
+
+// resumeCallers takes the connections of the program before.
+func (s *server) resumeCallers(list string) {
+	for entry := range strings.SplitSeq(list, ",") {
+		var n [5]int
+		ok := true
+		words := strings.Split(entry, "/")
+		if len(words) != len(n) {
+			continue
+		}
+		for i := range n {
+			var err error
+			n[i], err = strconv.Atoi(words[i])
+			ok = ok && err == nil
+		}
+		if !ok {
+			continue
+		}
+		unix.CloseOnExec(n[0])
+		k := &caller{s: s, fd: n[0], pid: n[1], verb: control.Verb(n[2]), request: lifecycle.RequestID(n[3]), granted: lifecycle.RequestID(n[4])}
+		if err := s.watch(k); err == nil && k.verb == control.Upgrade {
+			k.done()
+		}
+	}
+}
