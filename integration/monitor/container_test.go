@@ -189,7 +189,8 @@ func (c *container) created(args ...string) {
 		c.t.Fatalf("exit status %d: %s", code, c.stderr)
 	}
 	if message := c.message(); message != `{"pid": PID}` && message != `{"data": PID}` {
-		c.t.Fatalf("the sync pipe says %s", message)
+		said, _ := os.ReadFile(c.dir + "/stderr." + strconv.Itoa(c.number))
+		c.t.Fatalf("the sync pipe says %s; monitor %d runs: %v; stderr: %s", message, c.monitor, running(c.monitor), said)
 	}
 }
 
@@ -315,13 +316,12 @@ func (c *container) remove() {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if c.monitor > 0 && running(c.monitor) {
-		c.t.Logf("monitor %d still runs; it is killed", c.monitor)
-		_ = unix.Kill(c.monitor, unix.SIGCONT)
-		for deadline := time.Now().Add(5 * time.Second); running(c.monitor) && time.Now().Before(deadline); {
-			time.Sleep(10 * time.Millisecond)
+	for deadline := time.Now().Add(5 * time.Second); c.monitor > 0 && running(c.monitor); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Errorf("monitor %d still runs; it is killed", c.monitor)
+			_ = unix.Kill(c.monitor, unix.SIGKILL)
+			break
 		}
-		_ = unix.Kill(c.monitor, unix.SIGKILL)
 	}
 }
 

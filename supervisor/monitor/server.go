@@ -272,7 +272,7 @@ func (k *caller) translate(e lifecycle.Effect) control.Reply {
 
 func (c *Container) whyNotStart() string {
 	switch {
-	case c.machine.State() == lifecycle.Creating:
+	case c.init.pid == 0:
 		return "it is not created yet"
 	case c.machine.StopSignal() != 0:
 		return "it is being stopped"

@@ -143,7 +143,7 @@ func (s *Supervisor) reap() {
 func exitedChild() int {
 	const (
 		pAll  = 0 // P_ALL
-		pidAt = 3 // si_pid, in ints (waitid(2), 64-bit)
+		pidAt = 4 // si_pid, in ints: the union of siginfo_t is aligned to 8 bytes
 	)
 	var info [32]int32
 	for {
