@@ -157,7 +157,7 @@ func (i *Image) arguments(initrd, console, output string) []string {
 		"-M", "q35", "-accel", accel, "-cpu", cpu, "-smp", "2", "-m", strconv.Itoa(memoryMiB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", i.path("vmlinuz"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet panic=-1 rw systemd.wants=gracelab.service systemd.getty_auto=no " +
+		"-append", "console=ttyS0 quiet panic=-1 rw systemd.unit=basic.target systemd.wants=gracelab.service systemd.getty_auto=no " +
 			"systemd.show_status=yes systemd.log_target=console loglevel=4",
 		"-serial", "file:" + console, "-serial", "file:" + output,
 		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + i.path("root.ext4"), "-device", "virtio-blk-pci,drive=root",

@@ -212,7 +212,7 @@ func (s *Shutdown) read(ev recorder.Event) {
 			s.Flushed, _ = strconv.Atoi(m[1])
 			s.Steps, _ = strconv.Atoi(m[2])
 			if s.Flushed%4 != 0 {
-				return // the timeline shows a few
+				return // some are enough for the timeline
 			}
 		}
 		if text == "saved" {
