@@ -21,8 +21,9 @@ func TestScopes(t *testing.T) {
 	got, err := i.Run(t.Context(), Job{
 		Script: string(script),
 		Files: map[string]File{
-			"gracelab/bin/gracerun":    {From: gracerun, Mode: 0o755},
-			"gracelab/crio-scope.conf": {From: "../../docs/deploy/crio-scope.conf"},
+			"gracelab/bin/gracerun":           {From: gracerun, Mode: 0o755},
+			"gracelab/crio-scope.conf":        {From: "../../docs/deploy/crio-scope.conf"},
+			"gracelab/crio-conmon-scope.conf": {From: "../../docs/deploy/crio-conmon-scope.conf"},
 		},
 	})
 	if err != nil {
@@ -101,6 +102,8 @@ func TestScopes(t *testing.T) {
 	t.Run("the drop-in for nodes without gracerun", func(t *testing.T) {
 		said.want(t, "prefix DefaultDependencies", "yes")
 		said.want(t, "prefix Conflicts", "shutdown.target")
+		said.want(t, "conmon DefaultDependencies", "no")
+		said.want(t, "conmon Conflicts", "")
 	})
 }
 
