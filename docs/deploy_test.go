@@ -279,7 +279,7 @@ func TestDeployNamesItsFiles(t *testing.T) {
 			t.Errorf("deploy.md does not name %s", f.Name())
 		}
 	}
-	for _, m := range regexp.MustCompile("docs/deploy/([\\w.-]+)").FindAllStringSubmatch(text, -1) {
+	for _, m := range regexp.MustCompile(`docs/deploy/([\w.-]+)`).FindAllStringSubmatch(text, -1) {
 		if _, err := os.Stat("deploy/" + strings.TrimRight(m[1], ".")); err != nil {
 			t.Errorf("deploy.md names %s: %v", m[0], err)
 		}

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// cache is the module's .work, where the image is kept between runs.
-const cache = "../../.work"
+// cache is where gracelab has it too, if it is run at the top of the source tree.
+const cache = "../../.work/host"
 
 var imageOnce = sync.OnceValues(func() (*Image, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
@@ -60,5 +60,19 @@ func TestFileOutsideOfRun(t *testing.T) {
 		if err := i.writeInitrd(i.path("initrd"), Job{Files: map[string]File{name: {}}}); err == nil {
 			t.Errorf("file %q was taken", name)
 		}
+	}
+}
+
+func TestImageIsNotMadeOverOtherFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "thesis.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	i := &Image{dir}
+	if err := i.replace(t.Context()); err == nil || !strings.Contains(err.Error(), "not ours to remove") {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "thesis.txt")); err != nil {
+		t.Error(err)
 	}
 }

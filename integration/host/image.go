@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path"
@@ -39,15 +40,15 @@ const (
 	Rootfs    = "/srv/rootfs"                            // a root file system for containers: busybox
 )
 
-// Get gives the image below directory cache and makes it if it is not there,
-// which takes a minute and 200 MiB from the mirror that apt on this machine
-// uses. Two calls at once make one image. The error wraps [ErrMissing] where
-// this machine lacks something.
-func Get(ctx context.Context, cache string) (*Image, error) {
+// Get gives the image in directory dir and makes it if it is not there, which
+// takes a minute and 100 MiB from the mirror that apt on this machine uses. Two
+// calls at once make one image. The error wraps [ErrMissing] where this machine
+// lacks something.
+func Get(ctx context.Context, dir string) (*Image, error) {
 	if err := Missing(); err != nil {
 		return nil, err
 	}
-	dir, err := filepath.Abs(filepath.Join(cache, "host"))
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +56,7 @@ func Get(ctx context.Context, cache string) (*Image, error) {
 	if i.complete() {
 		return i, nil
 	}
-	if err := os.MkdirAll(cache, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
@@ -69,10 +70,30 @@ func Get(ctx context.Context, cache string) (*Image, error) {
 	if i.complete() {
 		return i, nil
 	}
-	if err := i.build(ctx); err != nil {
+	if err := i.replace(ctx); err != nil {
 		return nil, fmt.Errorf("make the test host's disk in %s: %w", dir, err)
 	}
 	return i, nil
+}
+
+// replace makes the image beside its place and moves it there when it is whole.
+func (i *Image) replace(ctx context.Context) error {
+	entries, err := os.ReadDir(i.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(i.path("version")); err != nil && len(entries) > 0 {
+		return errors.New("there is something else in it, which is not ours to remove")
+	}
+	made := &Image{i.dir + ".new"}
+	defer os.RemoveAll(made.dir)
+	if err := made.build(ctx); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(i.dir); err != nil {
+		return err
+	}
+	return os.Rename(made.dir, i.dir)
 }
 
 func (i *Image) complete() bool {
