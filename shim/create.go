@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +70,7 @@ func (c *call) make(n creation, dir *statedir.Dir, program string, supervised bo
 func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supervised bool, status int) {
 	var err error
 	if err := statedir.ValidateID(n.id); err != nil {
-		return nil, nil, false, c.fail(err)
+		return nil, nil, false, c.fail(c.inItsWords(n.id, err))
 	}
 	path := n.config
 	if path == "" {
@@ -109,7 +110,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 			return dir, config, true, 0
 		}
 		if !c.isStale(dir, n.id) {
-			return nil, nil, false, c.fail(c.errExist(n.id))
+			return nil, nil, false, c.fail(c.inItsWords(n.id, runtime.ErrExist))
 		}
 		// Nobody works in it and the runtime knows of no such container: it was
 		// left by a call that died, or the container was deleted behind our back.
@@ -120,17 +121,27 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		err = runtime.ErrExist
 	}
 	if err == runtime.ErrExist {
-		err = c.errExist(n.id)
+		err = c.inItsWords(n.id, err)
 	}
 	return nil, nil, false, c.fail(err)
 }
 
-// errExist is in the words of the wrapped runtime.
-func (c *call) errExist(id string) error {
-	if program, err := c.program(); err == nil && oci.StyleOf(program) == oci.Crun {
+// inItsWords gives why a create is refused, or a run, as the wrapped runtime says it.
+func (c *call) inItsWords(id string, err error) error {
+	program, e := c.program()
+	switch {
+	case e != nil:
+		return err
+	case oci.StyleOf(program) == oci.Runc:
+		name := "runc"
+		if strings.HasSuffix(program, "/"+oci.Native) {
+			name = oci.Native
+		}
+		return errors.New(name + " " + c.command + " failed: " + err.Error())
+	case err == runtime.ErrExist:
 		return errors.New("container `" + id + "` already exists")
 	}
-	return errors.New("runc create failed: " + runtime.ErrExist.Error())
+	return err
 }
 
 // isCreatedBySupervisor tells whether a supervisor has made the directory and

@@ -47,10 +47,13 @@ func ReadStatus(dir string) (*Status, error) {
 	data, err := readFile(dir + "/" + crunStatus)
 	if err == nil {
 		s, err := parseCrun(data)
-		if err == nil {
-			err = s.addConfig(dir)
+		if err != nil {
+			return nil, fileError(dir, crunStatus, err)
 		}
-		return s, err
+		if err := s.addConfig(dir); err != nil {
+			return nil, err
+		}
+		return s, nil
 	}
 	if err != unix.ENOENT {
 		return nil, fileError(dir, crunStatus, err)

@@ -1,0 +1,53 @@
+package shim
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"gracerun.io/supervisor/journal"
+)
+
+func TestEventLines(t *testing.T) {
+	at := time.Date(2026, 8, 19, 12, 0, 0, 1, time.UTC)
+	for _, test := range []struct {
+		record journal.Record
+		want   string
+	}{
+		{journal.Record{Event: "signal #12 SIGTERM all force", Effects: []string{"violation #12 repeated-stop", "deliver #12 SIGTERM to=init"}},
+			`{"type":"signal","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#12","signal":"SIGTERM","all":true,"force":true}}
+{"type":"violation","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#12","breach":"repeated-stop"}}
+`},
+		{journal.Record{Event: "stop #3 SIGINT grace=10s"},
+			`{"type":"stop","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#3","signal":"SIGINT","grace":"10s"}}
+`},
+		{journal.Record{Event: "delivered kill SIGKILL errno=3"},
+			`{"type":"delivered","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"kill","signal":"SIGKILL","errno":3}}
+`},
+		{journal.Record{Event: "delivered stop SIGTERM ok"},
+			`{"type":"delivered","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"stop","signal":"SIGTERM","errno":0}}
+`},
+		{journal.Record{Event: "init-exited signal=SIGKILL"},
+			`{"type":"init-exited","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"signal":"SIGKILL"}}
+`},
+		{journal.Record{Event: "init-exited unknown"},
+			`{"type":"init-exited","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"unknown":true}}
+`},
+		{journal.Record{Event: "init-exited code=7"},
+			`{"type":"init-exited","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"code":7}}
+`},
+		{journal.Record{Event: "freezer frozen"}, ""},
+		{journal.Record{}, ""},
+	} {
+		got := string(appendEvents(nil, "c", at, &test.record))
+		if got != test.want {
+			t.Errorf("%q gives\n%s\nwant\n%s", test.record.Event, got, test.want)
+		}
+		for line := range strings.Lines(got) {
+			if !json.Valid([]byte(line)) {
+				t.Errorf("not JSON: %s", line)
+			}
+		}
+	}
+}
