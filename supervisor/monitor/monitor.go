@@ -161,11 +161,15 @@ func readOptions(args []string) (o *cmdline.Options, n *notes, code int) {
 
 const selfPath = "/proc/self/exe"
 
-// tuning is what the Go runtime of the daemon is told. There is one thread that is
-// ever busy, so that more processors would only have caches to keep; and little
-// to collect. (GODEBUG=sbrk=1 would take 300 KiB less. It is not sound: it places
-// the runtime's M structures where their addresses have bits that its mutexes need.)
-var tuning = [...]string{"GOMAXPROCS=1", "GOGC=20"}
+// tuning is what the Go runtime of the daemon is told, which stays as long as its
+// container: there is one thread that is ever busy, and more processors would
+// each have their own caches.
+//
+// GODEBUG=sbrk=1 would save 200 KiB more and must not come back: since Go 1.24
+// the runtime's mutexes name a waiting thread by its aligned address
+// (runtime/lock_spinbit.go), and that allocator does not align. About one
+// process in a thousand died of it, or hung, before it had said a word.
+var tuning = [...]string{"GOMAXPROCS=1"}
 
 // savedPrefix keeps what the caller had set for whom the daemon starts.
 const savedPrefix = "_GRACEMON_"
