@@ -130,8 +130,13 @@ const (
 	Mark                 // the process wrote a line to trace_marker
 )
 
-// Events gives what has been recorded so far about the processes, in order of time.
+// Events ends the recording and gives what it has of the processes, in order of
+// time. It has to end: on a machine where much goes on, whoever reads the trace
+// while it grows never comes to its end.
 func (r *Recorder) Events(pids ...int) ([]Event, error) {
+	if err := os.WriteFile(filepath.Join(r.dir, "tracing_on"), []byte("0"), 0); err != nil {
+		return nil, err
+	}
 	f, err := os.Open(filepath.Join(r.dir, "trace"))
 	if err != nil {
 		return nil, err
