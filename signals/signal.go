@@ -191,6 +191,9 @@ func distance(offset string, sign byte) (int, bool) {
 
 // number reads decimal digits and nothing else, up to limit.
 func number(digits string, limit int) (int, bool) {
+	if digits == "" || digits[0] < '0' || digits[0] > '9' {
+		return 0, false // most are names, and an error would be made for nobody
+	}
 	n, err := strconv.ParseUint(digits, 10, 64)
 	return int(n), err == nil && n <= uint64(limit)
 }

@@ -71,6 +71,64 @@ func (c Cgroup) Frozen() (bool, error) {
 	return text == "1", err
 }
 
+// Freezer is the file of a cgroup that tells whether it is frozen, kept open by
+// who asks often: asking takes no memory. The zero value stands for no cgroup.
+type Freezer struct {
+	fd int // 0: none, or gone
+	v1 bool
+}
+
+// OpenFreezer opens it. The cgroup may be removed all the same.
+func (c Cgroup) OpenFreezer() (Freezer, error) {
+	if c.Dir == "" {
+		return Freezer{}, nil
+	}
+	path := c.Dir + "/cgroup.freeze"
+	if c.V1 {
+		path = c.Dir + "/freezer.state"
+	}
+	fd, err := open(path, unix.O_RDONLY)
+	if err == unix.ENOENT {
+		return Freezer{}, nil
+	}
+	if err != nil {
+		return Freezer{}, &Error{"open", path, err}
+	}
+	return Freezer{fd, c.V1}, nil
+}
+
+// Frozen is Cgroup.Frozen.
+func (f *Freezer) Frozen() (bool, error) {
+	if f.fd == 0 {
+		return false, nil
+	}
+	var buf [16]byte
+	n, err := unix.Pread(f.fd, buf[:], 0)
+	for err == unix.EINTR {
+		n, err = unix.Pread(f.fd, buf[:], 0)
+	}
+	switch {
+	case err == unix.ENODEV:
+		f.Close()
+		return false, nil
+	case err == unix.EOPNOTSUPP:
+		return false, nil
+	case err != nil:
+		return false, &Error{"read", "the freezer", err}
+	case f.v1:
+		return n >= 4 && string(buf[:4]) == "FROZ" || n >= 4 && string(buf[:4]) == "FREE", nil
+	}
+	return n > 0 && buf[0] == '1', nil
+}
+
+// Close gives the descriptor back.
+func (f *Freezer) Close() {
+	if f.fd != 0 {
+		unix.Close(f.fd)
+		f.fd = 0
+	}
+}
+
 // Thaw thaws the container's own cgroup. One above it that is frozen keeps the
 // container frozen; that is not ours to undo.
 func (c Cgroup) Thaw() error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strconv"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +57,34 @@ func Listen(dir int) (fd int, err error) {
 		return -1, &Error{"listen", err}
 	}
 	return fd, nil
+}
+
+// Accept takes a connection from the socket that Listen gave, without blocking.
+// Unlike unix.Accept4 it makes nothing of the caller's address, which it has none of.
+func Accept(listener int) (fd int, err error) {
+	n, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0, 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(n), nil
+}
+
+// Peer is who connected. A supervisor has one for all, as each would take memory.
+type Peer struct {
+	unix.Ucred
+	size uint32
+}
+
+// Ask asks who is at the other end of a connection, as the kernel noted it when
+// that was made (SO_PEERCRED, unix(7)).
+func (p *Peer) Ask(fd int) error {
+	p.size = uint32(unsafe.Sizeof(p.Ucred))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERCRED,
+		uintptr(unsafe.Pointer(&p.Ucred)), uintptr(unsafe.Pointer(&p.size)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // address goes by the descriptor, since the path can be longer than the 107

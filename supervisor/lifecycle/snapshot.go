@@ -107,7 +107,9 @@ func (w *snapshotWriter) attempt(name string, a *attempt) {
 	if a.busy {
 		state = "busy"
 	}
-	w.word(name, state+"/"+strconv.FormatInt(int64(a.due), 10)+"/"+strconv.FormatInt(int64(a.pause), 10))
+	b := append(append(append(append(w.b, name...), '='), state...), '/')
+	b = append(strconv.AppendInt(b, int64(a.due), 10), '/')
+	w.b = append(strconv.AppendInt(b, int64(a.pause), 10), ' ')
 }
 
 // request writes id, want, signal, target and whether its signal was sent, as
@@ -117,9 +119,10 @@ func (w *snapshotWriter) request(r request) {
 	if r.sent {
 		sent = "sent"
 	}
-	w.word("request", strings.Join([]string{
-		strconv.FormatUint(uint64(r.id), 10), wantNames[r.want], strconv.Itoa(int(r.signal)), r.target.String(), sent,
-	}, "/"))
+	b := strconv.AppendUint(append(w.b, "request="...), uint64(r.id), 10)
+	b = append(append(append(b, '/'), wantNames[r.want]...), '/')
+	b = append(strconv.AppendInt(b, int64(r.signal), 10), '/')
+	w.b = append(append(append(append(b, r.target.String()...), '/'), sent...), ' ')
 }
 
 // restore takes one word of a snapshot.

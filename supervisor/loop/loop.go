@@ -166,12 +166,12 @@ func (l *Loop) once(ready []unix.EpollEvent) error {
 		}
 	}
 	l.fire()
-	for len(l.deferred) > 0 {
-		f := l.deferred[0]
-		l.deferred = l.deferred[1:]
+	for i := 0; i < len(l.deferred); i++ { // they may defer others
+		f := l.deferred[i]
+		l.deferred[i] = nil
 		f()
 	}
-	l.deferred = nil
+	l.deferred = l.deferred[:0]
 	return nil
 }
 

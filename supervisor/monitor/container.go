@@ -39,15 +39,19 @@ type Container struct {
 	memo    *recovery.Notes // for a successor; nil: there can be none
 	faults  *faults.Injector
 
-	events []lifecycle.Event // not told to the machine yet
-	timer  loop.Timer
+	events      []lifecycle.Event // not told to the machine yet
+	settling    []lifecycle.Event // being told; the room of both is used again
+	settleLater func()            // settle, made once
+	timer       loop.Timer
 
 	parent  parent  // the caller's pipes
 	create  create  // until the runtime has ended
 	streams streams // stdin, stdout, stderr
 	clients clients
 	init    init_
-	cgroup  cgroup.Cgroup // zero: none of its own
+	cgroup  cgroup.Cgroup  // zero: none of its own
+	freezer cgroup.Freezer // of it, once somebody has asked
+	asked   bool
 	oom     oom
 	server  server
 	deposit deposit // with the keeper
@@ -89,6 +93,7 @@ func newContainer(s *Supervisor, o *cmdline.Options, n *notes) (*Container, int)
 
 func (c *Container) prepare() {
 	c.init.pidfd = -1
+	c.settleLater = c.settle
 	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
 	c.init.retry.Fire = c.initExited
 	c.timeout.Fire = c.timeIsUp
@@ -217,7 +222,7 @@ func (c *Container) beginJournal(config lifecycle.Config) {
 // at the same time.
 func (c *Container) tell(ev lifecycle.Event) {
 	if len(c.events) == 0 {
-		c.s.loop.Defer(c.settle)
+		c.s.loop.Defer(c.settleLater)
 	}
 	c.events = append(c.events, ev)
 }
@@ -227,7 +232,7 @@ func (c *Container) tell(ev lifecycle.Event) {
 func (c *Container) settle() {
 	for len(c.events) > 0 {
 		batch := c.events
-		c.events = nil
+		c.events, c.settling = c.settling[:0], batch
 		lifecycle.Order(batch)
 		for _, ev := range batch {
 			c.look(ev.Kind)
@@ -274,7 +279,15 @@ func (c *Container) lookAtFreezer() {
 	if c.init.pid == 0 {
 		return
 	}
-	frozen, err := c.cgroup.Frozen()
+	var err error
+	if !c.asked {
+		c.asked = true
+		c.freezer, err = c.cgroup.OpenFreezer()
+	}
+	frozen := false
+	if err == nil {
+		frozen, err = c.freezer.Frozen()
+	}
 	if err != nil {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		return
@@ -343,6 +356,7 @@ func (c *Container) initExited() {
 	}
 	c.checkOOM()
 	c.closeOOM()
+	c.freezer.Close()
 	ev := lifecycle.Event{Kind: lifecycle.InitExited}
 	if err == nil {
 		ev.Status = statusOf(status)

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/faults"
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
@@ -12,47 +13,78 @@ import (
 	"gracerun.io/supervisor/loop"
 )
 
-// perform does what the machine asks for. What can fail is answered with an
-// event. Nothing here waits.
+// perform does what the machine asks for, by way of the fault plan if there is
+// one. What can fail is answered with an event. Nothing here waits, and nothing
+// steps the machine, whose effects are valid until its next step.
 func (c *Container) perform(e lifecycle.Effect) {
+	if c.faults == nil || faultPoints[e.Kind] == "" {
+		c.answer(e, c.do(e))
+		return
+	}
+	c.performFaulty(e)
+}
+
+// faultPoints are where a fault plan can go between.
+var faultPoints = [...]faults.Point{
+	lifecycle.Deliver:        "effect.deliver",
+	lifecycle.Thaw:           "effect.thaw",
+	lifecycle.AbortCreate:    "effect.abort-create",
+	lifecycle.KillCgroup:     "effect.kill-cgroup",
+	lifecycle.RecordExit:     "effect.record-exit",
+	lifecycle.RunExitCommand: "effect.run-exit-command",
+	lifecycle.Reply:          "effect.reply",
+	lifecycle.Violation:      "",
+}
+
+// performFaulty is apart since its functions would have each effect allocated.
+func (c *Container) performFaulty(e lifecycle.Effect) {
+	c.faulty(faultPoints[e.Kind], e.Signal,
+		func() int32 { return c.do(e) },
+		func(errno int32) { c.answer(e, errno) })
+}
+
+// do gives the errno, 0 if it worked.
+func (c *Container) do(e lifecycle.Effect) int32 {
 	switch e.Kind {
 	case lifecycle.Deliver:
-		c.faulty("effect.deliver", e.Signal,
-			func() int32 {
-				slot := c.memo.Sending(e.Request, e.Signal)
-				errno := c.deliver(e)
-				c.memo.Sent(slot, errno)
-				return errno
-			},
-			func(errno int32) {
-				c.tell(lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal, Errno: errno})
-			})
+		slot := c.memo.Sending(e.Request, e.Signal)
+		errno := c.deliver(e)
+		c.memo.Sent(slot, errno)
+		return errno
 	case lifecycle.Thaw:
-		c.faulty("effect.thaw", 0,
-			func() int32 { return errnoOf(c.cgroup.Thaw()) },
-			func(errno int32) { c.tell(lifecycle.Event{Kind: lifecycle.ThawDone, Errno: errno}) })
+		return errnoOf(c.cgroup.Thaw())
 	case lifecycle.AbortCreate:
-		c.faulty("effect.abort-create", 0, func() int32 { c.abortCreate(); return 0 }, nil)
+		c.abortCreate()
 	case lifecycle.KillCgroup:
-		c.faulty("effect.kill-cgroup", 0, c.killCgroup, nil)
+		return c.killCgroup()
 	case lifecycle.Arm:
 		c.s.loop.Arm(&c.timer, e.At)
 	case lifecycle.DrainStreams:
 		c.streams.drain(c)
 		c.lookIfEmpty()
 	case lifecycle.RecordExit:
-		c.faulty("effect.record-exit", 0,
-			func() int32 { return c.recordExit(e.Status, e.Reason) },
-			func(errno int32) { c.tell(lifecycle.Event{Kind: lifecycle.ExitRecorded, Errno: errno}) })
+		return c.recordExit(e.Status, e.Reason)
 	case lifecycle.RunExitCommand:
-		c.faulty("effect.run-exit-command", 0, func() int32 {
+		c.s.loop.Defer(func() {
 			c.runExitCommand(func() { c.step(lifecycle.Event{Kind: lifecycle.ExitCommandDone}) })
-			return 0
-		}, nil)
+		})
 	case lifecycle.Reply:
-		c.faulty("effect.reply", 0, func() int32 { c.server.reply(e); return 0 }, nil)
+		c.server.reply(e)
 	case lifecycle.Violation:
 		c.notes.warn("container " + c.o.ID + ": " + breach(e.Breach))
+	}
+	return 0
+}
+
+// answer tells the machine what became of an effect, if it wants to know.
+func (c *Container) answer(e lifecycle.Effect, errno int32) {
+	switch e.Kind {
+	case lifecycle.Deliver:
+		c.tell(lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal, Errno: errno})
+	case lifecycle.Thaw:
+		c.tell(lifecycle.Event{Kind: lifecycle.ThawDone, Errno: errno})
+	case lifecycle.RecordExit:
+		c.tell(lifecycle.Event{Kind: lifecycle.ExitRecorded, Errno: errno})
 	}
 }
 
@@ -126,10 +158,11 @@ func (c *Container) killCgroup() int32 {
 // errnoOf gives the number of an error of the kernel, 0 for none and EIO for
 // what has no number.
 func errnoOf(err error) int32 {
+	if err == nil {
+		return 0
+	}
 	var errno unix.Errno
 	switch {
-	case err == nil:
-		return 0
 	case errors.Is(err, process.ErrGone):
 		return lifecycle.ESRCH
 	case errors.As(err, &errno):

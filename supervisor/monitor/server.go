@@ -1,6 +1,8 @@
 package monitor
 
 import (
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/signals/process"
@@ -15,6 +17,9 @@ type server struct {
 	c       *Container
 	fd      int // 0: none
 	callers []*caller
+	idle    []*caller // connections that have ended, for those to come
+	packet  [512]byte // a request or a reply
+	peer    control.Peer
 	next    lifecycle.RequestID
 
 	// Of a predecessor's callers: until when those who wait for a reply may come
@@ -45,21 +50,28 @@ func (s *server) listen(c *Container) error {
 
 // accept takes a connection of the same user, or of root.
 func (s *server) accept(uint32) {
-	fd, _, err := unix.Accept4(s.fd, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+	fd, err := control.Accept(s.fd)
 	if err != nil {
 		return // it has gone again
 	}
-	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
+	peer := &s.peer
+	if err := peer.Ask(fd); err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
 		unix.Close(fd)
 		return
 	}
-	_ = s.watch(&caller{s: s, fd: fd, pid: int(peer.Pid)})
+	var k *caller
+	if last := len(s.idle) - 1; last >= 0 {
+		k, s.idle = s.idle[last], s.idle[:last]
+	} else {
+		k = new(caller)
+	}
+	*k = caller{s: s, fd: fd, pid: int(peer.Pid)}
+	_ = s.watch(k)
 }
 
 // watch serves a caller from now on.
 func (s *server) watch(k *caller) error {
-	err := s.c.s.loop.Add(k.fd, loop.Readable, loop.HandlerFunc(k.ready))
+	err := s.c.s.loop.Add(k.fd, loop.Readable, k)
 	if err != nil {
 		unix.Close(k.fd)
 		return err
@@ -68,10 +80,10 @@ func (s *server) watch(k *caller) error {
 	return nil
 }
 
-// ready reads a request, or the end of the caller.
-func (k *caller) ready(uint32) {
-	var packet [control.MaxPacket]byte
-	n, err := unix.Read(k.fd, packet[:])
+// Ready reads a request, or the end of the caller.
+func (k *caller) Ready(uint32) {
+	packet := k.s.packet[:]
+	n, err := unix.Read(k.fd, packet)
 	switch {
 	case err == unix.EAGAIN || err == unix.EINTR:
 	case err != nil || n == 0:
@@ -79,7 +91,8 @@ func (k *caller) ready(uint32) {
 	case k.request != 0:
 		k.hangUp() // it has not waited for the reply
 	default:
-		request, err := control.ParseRequest(string(packet[:n]))
+		// A request is numbers: nothing of the text is kept.
+		request, err := control.ParseRequest(unsafe.String(&packet[0], n))
 		if err != nil {
 			k.say(control.Reply{Answer: control.Bad, Text: err.Error()})
 			return
@@ -188,7 +201,7 @@ func (k *caller) done() { k.say(control.Reply{Answer: control.Done}) }
 
 // say sends a reply. A caller who does not take it is gone.
 func (k *caller) say(r control.Reply) {
-	packet := r.Append(nil)
+	packet := r.Append(k.s.packet[:0])
 	for {
 		err := unix.Send(k.fd, packet, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
 		if err == unix.EINTR {
@@ -218,10 +231,10 @@ func (k *caller) hangUp() {
 	}
 	if k.granted != 0 {
 		s.c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.granted})
-		k.granted = 0
-		s.c.lookForStart()
+		s.c.s.loop.Defer(s.c.lookForStart)
 	}
-	k.request = 0
+	*k = caller{s: s}
+	s.idle = append(s.idle, k)
 }
 
 // reply passes on what the machine says to a request.
