@@ -43,8 +43,20 @@ type alone struct {
 // errDeleted: the container was deleted while somebody waited for it.
 var errDeleted = errors.New("container was deleted")
 
+// errSupervised: while this call had no supervisor to ask, one has come. The
+// machine is its own again.
+var errSupervised = errors.New("the container has a supervisor again")
+
 // askAlone makes a request of the machine and waits for the reply.
 func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
+	reply, err := c.askMachine(dir, id, ev)
+	if err == errSupervised {
+		return c.ask(dir, requestOf(ev))
+	}
+	return reply, err
+}
+
+func (c *call) askMachine(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
 	a, err := c.attend(dir, id)
 	if err != nil {
 		return control.Reply{}, err
@@ -57,6 +69,15 @@ func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (contr
 		return control.Reply{}, err
 	}
 	return replyOf(a.answer), nil
+}
+
+// requestOf is the request of a supervisor that means the same. A signal that was
+// sent meanwhile is in its journal: it is joined, or waited for.
+func requestOf(ev lifecycle.Event) control.Request {
+	if ev.Kind == lifecycle.StopRequest {
+		return control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace}
+	}
+	return control.Request{Verb: control.Signal, Signal: ev.Signal, All: ev.All, Force: ev.Force, Grace: control.OwnGrace}
 }
 
 // attend takes the lock and the machine, up to date with what has happened.
@@ -94,6 +115,11 @@ func ownRequest() lifecycle.RequestID {
 func (a *alone) enter() error {
 	if err := journal.Lock(a.dir.FD()); err != nil {
 		return err
+	}
+	if conn, err := control.Dial(a.dir.FD()); err == nil {
+		conn.Close()
+		journal.Unlock(a.dir.FD())
+		return errSupervised
 	}
 	var err error
 	a.journal, a.machine, err = journal.Resume(a.dir.FD())

@@ -91,7 +91,7 @@ const startLock = "start"
 
 func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a, err := c.attend(dir, id)
-	if err == errUnknown {
+	if err == errUnknown || err == errSupervised {
 		return c.runStart(nil)
 	}
 	if err != nil {
@@ -119,7 +119,7 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	}
 	return c.runStart(func(status int) {
 		if err := a.enter(); err != nil {
-			if err != errDeleted {
+			if err != errDeleted && err != errSupervised { // it sees for itself
 				c.warn("note that container " + id + " was started: " + err.Error())
 			}
 			return

@@ -197,7 +197,7 @@ func (c *container) monitor() process.Pidfd {
 	if err != nil {
 		return -1
 	}
-	if cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); !bytes.Contains(cmdline, []byte(c.id)) {
+	if cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); !bytes.Contains(cmdline, []byte("\x00"+c.id+"\x00")) {
 		fd.Close()
 		return -1
 	}
@@ -253,6 +253,12 @@ func (c *container) counts() (n counts) {
 		*word = binary.NativeEndian.Uint64(text[8*i:])
 	}
 	return n
+}
+
+// commands is how often the exit command was run.
+func (c *container) commands() int {
+	text, _ := os.ReadFile(c.notes())
+	return bytes.Count(text, []byte("run\n"))
 }
 
 // remove ends whatever is left of the container.

@@ -10,7 +10,11 @@ import (
 // container with that state directory: names[i] is the name of fds[i]. The
 // caller's own stay open.
 func Deposit(conn int, dir string, names []string, fds []int) error {
-	return send(conn, "hold "+escape(dir)+" "+strings.Join(names, " "), unix.UnixRights(fds...))
+	packet := strings.Join(append([]string{"hold", escape(dir)}, names...), " ")
+	if len(fds) == 0 {
+		return send(conn, packet, nil)
+	}
+	return send(conn, packet, unix.UnixRights(fds...))
 }
 
 // Drop has the keeper let go of one descriptor.

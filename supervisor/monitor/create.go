@@ -61,6 +61,7 @@ func (c *Container) begin() {
 func (c *Container) runRuntime() {
 	argv := c.o.RuntimeCommand(c.clients.consolePath())
 	c.notes.trace("calling runtime args: " + strings.Join(argv, " ") + " ")
+	c.deposit.make(c) // what there is, so that somebody cleans up after us
 	c.memo.SetStage(recovery.Making)
 	point := faults.Point("runtime.create")
 	if c.o.Exec {

@@ -28,12 +28,6 @@ func (d *deposit) make(c *Container) {
 		return
 	}
 	d.c, d.retry.Fire = c, d.again
-	if d.conn > 0 { // of this process before an upgrade
-		if err := c.s.loop.Add(d.conn, loop.Readable, loop.HandlerFunc(d.ended)); err != nil {
-			unix.Close(d.conn)
-			d.conn = 0
-		}
-	}
 	d.again()
 }
 
@@ -61,6 +55,16 @@ func (d *deposit) connect() (err error) {
 		return err
 	}
 	return d.c.s.loop.Add(d.conn, loop.Readable, loop.HandlerFunc(d.ended))
+}
+
+// resume takes the connection that this process had before an upgrade.
+func (d *deposit) resume(c *Container, conn int) {
+	d.c = c
+	if c.s.loop.Add(conn, loop.Readable, loop.HandlerFunc(d.ended)) != nil {
+		unix.Close(conn)
+		return
+	}
+	d.conn = conn
 }
 
 // give sends the descriptors. They are dup'ed by that: ours stay.

@@ -227,7 +227,9 @@ func (c *Container) finish() {
 }
 
 func (c *Container) closeState() {
-	if !c.keep {
+	if c.keep {
+		recovery.Finish(c.dir.FD())
+	} else {
 		if err := c.dir.Remove(); err != nil {
 			c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		}

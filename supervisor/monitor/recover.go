@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -256,14 +257,26 @@ func (s *successor) ready() error {
 	return nil
 }
 
+// isAlive reports whether the container has a supervisor that answers, or might.
+//
+// That it can be connected to is not enough: the kernel closes the descriptors of
+// a dying process in an order of its own, and the end of another connection may
+// have been seen before its socket is closed.
 func isAlive(dir *statedir.Dir) bool {
-	conn, err := control.Dial(dir.FD())
-	if err != nil {
-		return err != control.ErrNoSupervisor
+	for {
+		conn, err := control.Dial(dir.FD())
+		if err != nil {
+			return err != control.ErrNoSupervisor
+		}
+		_, err = conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, answerPatience)
+		conn.Close()
+		if err != control.ErrHungUp {
+			return true // one that is stopped or stuck has not died
+		}
 	}
-	conn.Close()
-	return true
 }
+
+const answerPatience = 2 * time.Second
 
 // --- the second stage: the successor
 
@@ -325,6 +338,9 @@ func succeed(args []string) int {
 		return bitOf(err != nil)
 	}
 	tell("ok")
+	if len(c.s.containers) == 0 {
+		return c.exitCode & 0xff // there was nothing left to wait for
+	}
 	if err := c.s.loop.Run(); err != nil {
 		return n.failErr("Failed to wait for events", err)
 	}
@@ -391,8 +407,8 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 		return nil, err
 	}
 	c.server.resumeCallers(h.callers)
-	if c.deposit.conn = h.take(keeperName); c.deposit.conn < 0 {
-		c.deposit.conn = 0
+	if conn := h.take(keeperName); conn >= 0 {
+		c.deposit.resume(c, conn)
 	}
 	c.goOn(h)
 	return c, nil

@@ -98,5 +98,8 @@ func ReadOrigin(dir *statedir.Dir) (*Origin, error) {
 	return o, nil
 }
 
+// Finish takes the origin away: there is nothing left to go on with.
+func Finish(dir int) { _ = unix.Unlinkat(dir, OriginName, 0) }
+
 // Exists tells, without reading it, whether there is an origin.
 func Exists(dir int) bool { return unix.Faccessat(dir, OriginName, unix.F_OK, 0) == nil }
