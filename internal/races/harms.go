@@ -164,11 +164,11 @@ func cut(said, logged []string) string {
 	return fmt.Sprintf("%d of %d lines of its output are not in the log", missing, len(said))
 }
 
-// herdToldLate: a node that waits for one grace period takes an eighth of it, or
+// herdToldLate: a node that waits for one grace period takes a fifth of it, or
 // more, from the last container.
 func herdToldLate(f *Facts) string {
 	d := f.Drained
-	if d.LastTERM < f.Grace/8 {
+	if d.LastTERM < f.Grace/5 {
 		return ""
 	}
 	return fmt.Sprintf("the last of %d containers was told after %d ms: less than %.1f of its %s are left on a node that waits no longer",
