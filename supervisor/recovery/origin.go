@@ -57,7 +57,7 @@ var errOrigin = errors.New("is not what a supervisor has written")
 // ParseOrigin reads what Append writes.
 func ParseOrigin(text []byte) (*Origin, error) {
 	words := strings.Split(string(text), "\x00")
-	if len(words) < 4 || words[0] != originMagic || words[len(words)-1] != "" {
+	if len(words) < 5 || words[0] != originMagic || words[len(words)-1] != "" {
 		return nil, errOrigin
 	}
 	o := &Origin{Program: words[1], Dir: words[2], OOMScore: words[3]}

@@ -1,0 +1,254 @@
+package keeper
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
+	"gracerun.io/signals/process"
+)
+
+// The keeper is this test binary, and so is the successor that it starts, which
+// writes down what it was given.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "--keeper":
+			os.Exit(Main(func(string) {}))
+		case "--recover":
+			os.Exit(beSuccessor(os.Args[2]))
+		}
+	}
+	os.Exit(m.Run())
+}
+
+const limit = 60 * time.Second
+
+// beSuccessor reads from the descriptor "stdout" what there is, and fails as often
+// as the directory has files to be removed.
+func beSuccessor(dir string) int {
+	if unix.Unlink(dir+"/fail") == nil {
+		return 1
+	}
+	said := os.Getenv(KeptVariable) + "\n"
+	for entry := range strings.SplitSeq(os.Getenv(KeptVariable), ",") {
+		if fd, ok := strings.CutPrefix(entry, Stdout+"="); ok {
+			n, _ := strconv.Atoi(fd)
+			var buf [100]byte
+			got, _ := unix.Read(n, buf[:])
+			said += string(buf[:max(got, 0)])
+		}
+	}
+	temp := dir + "/successor.new"
+	if os.WriteFile(temp, []byte(said), 0o600) != nil || os.Rename(temp, dir+"/successor") != nil {
+		return 2
+	}
+	return 0
+}
+
+// base makes an empty base, whose keepers end with the test.
+func base(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Setenv("GRACERUN_STATE_DIR", dir)
+	t.Cleanup(func() {
+		for _, pid := range keepers(t, dir) {
+			if p, err := process.Open(pid); err == nil {
+				_ = p.Send(signals.KILL)
+				p.Close()
+			}
+		}
+	})
+	return dir
+}
+
+// keepers are the processes of keepers of that base.
+func keepers(t *testing.T, base string) (pids []int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if bytes.HasSuffix(cmdline, []byte("\x00--keeper\x00")) && bytes.Contains(env, []byte("GRACERUN_STATE_DIR="+base+"\x00")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func connect(t *testing.T) int {
+	t.Helper()
+	conn, err := Connect(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+func pipe(t *testing.T) (r, w int) {
+	t.Helper()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	return fds[0], fds[1]
+}
+
+// TestOneKeeper: however many supervisors come at once, one keeper is started, and
+// another when that is dead.
+func TestOneKeeper(t *testing.T) {
+	dir := base(t)
+	for round := range 3 {
+		var all sync.WaitGroup
+		conns := make([]int, 24)
+		for i := range conns {
+			all.Go(func() {
+				var err error
+				if conns[i], err = Connect(1); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		var pid int
+		until(t, "there is a keeper", func() bool {
+			pids := keepers(t, dir)
+			if len(pids) == 1 {
+				pid = pids[0]
+			}
+			return len(pids) > 0
+		})
+		if pids := keepers(t, dir); len(pids) != 1 {
+			t.Fatalf("round %d: keepers are %v", round, pids)
+		}
+		p, err := process.Open(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Send(signals.KILL); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		for _, conn := range conns {
+			fds := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}
+			if n, err := unix.Poll(fds, int(limit.Milliseconds())); n != 1 || err != nil {
+				t.Errorf("the end of the keeper is not seen: %d, %v", n, err)
+			}
+			unix.Close(conn)
+		}
+		until(t, "the keeper is gone", func() bool { return len(keepers(t, dir)) == 0 })
+	}
+}
+
+// TestSuccessor: a connection that ends without a word is a death; what was
+// deposited comes to the successor, which is started again if it fails.
+func TestSuccessor(t *testing.T) {
+	base(t)
+	state := filepath.Join(t.TempDir(), "a container")
+	if err := os.Mkdir(state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(state+"/fail", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t)
+	r, w := pipe(t)
+	other, otherW := pipe(t)
+	if err := Deposit(conn, state, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := Deposit(conn, state, []string{Stdout, Stdin}, []int{r, otherW}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(r)
+	unix.Close(otherW)
+	// Nobody of this process has the reading end: what is written waits for the successor.
+	if _, err := unix.Write(w, []byte("unread")); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(w)
+	if err := Drop(conn, Stdin); err != nil {
+		t.Fatal(err)
+	}
+	var buf [1]byte
+	if n, err := unix.Read(other, buf[:]); n != 0 || err != nil {
+		t.Errorf("what was dropped is still open: %d, %v", n, err)
+	}
+	unix.Close(conn)
+	until(t, "the successor has run", func() bool { _, err := os.Stat(state + "/successor"); return err == nil })
+	said, err := os.ReadFile(state + "/successor")
+	if want := Stdout + "=3\nunread"; err != nil || string(said) != want {
+		t.Errorf("the successor says %q, %v; want %q", said, err, want)
+	}
+	if _, err := os.Stat(state + "/fail"); err == nil {
+		t.Error("the first one did not fail: nothing shows that it is tried again")
+	}
+}
+
+// TestDone: a supervisor that says so has nothing to be gone on with; one that
+// comes for the same container takes the place of the one before. The keeper ends
+// when nobody needs it.
+func TestDone(t *testing.T) {
+	dir := base(t)
+	state := t.TempDir()
+	first, second := connect(t), connect(t)
+	r, w := pipe(t)
+	if err := Deposit(first, state, []string{Stdout}, []int{r}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(r)
+	if err := Deposit(second, state, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the keeper lets go of what the first had", func() bool {
+		_, err := unix.Write(w, []byte{0})
+		return err == unix.EPIPE
+	})
+	if err := Done(second); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(first)
+	unix.Close(second)
+	until(t, "the keeper has ended", func() bool { return len(keepers(t, dir)) == 0 })
+	if _, err := os.Stat(state + "/successor"); err == nil {
+		t.Error("a successor was started though nobody died")
+	}
+	if path, err := Socket(dir); err != nil {
+		t.Error(err)
+	} else if _, err := os.Stat(path); err == nil {
+		t.Error("its socket is left")
+	}
+}
+
+func TestEscape(t *testing.T) {
+	for _, path := range []string{"/a b", `/a\b`, `/a\s b\\`, "/plain"} {
+		if word := escape(path); strings.Contains(word, " ") || unescape(word) != path {
+			t.Errorf("%q is written %q, which is read as %q", path, word, unescape(word))
+		}
+	}
+}
