@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -46,6 +47,8 @@ type container struct {
 	init   process.Pidfd
 	ended  chan time.Duration // when init has exited, once
 	killed int                // supervisors
+
+	clients []int // connections to the attach socket that stay open
 }
 
 var counter atomic.Int64
@@ -78,6 +81,10 @@ func (s *stack) make(p plan) (*container, error) {
 	spec.Root.Readonly = true
 	spec.Process.Terminal = p.terminal
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/io", Type: "bind", Source: c.dir + "/io", Options: []string{"bind", "rw"}})
+	if p.terminal {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+			Options: []string{"newinstance", "ptmxmode=0666", "mode=0620"}})
+	}
 	spec.Annotations = map[string]string{"io.gracerun.grace": p.grace.String()}
 	if p.policy != "" {
 		spec.Annotations["io.gracerun.policy"] = p.policy
@@ -255,6 +262,25 @@ func (c *container) counts() (n counts) {
 	return n
 }
 
+// argv has the container run something else.
+func (c *container) argv(t *testing.T, argv ...string) {
+	t.Helper()
+	path := c.dir + "/bundle/config.json"
+	var spec specs.Spec
+	text, err := os.ReadFile(path)
+	if err == nil {
+		if err = json.Unmarshal(text, &spec); err == nil {
+			spec.Process.Args = argv
+			if text, err = json.Marshal(spec); err == nil {
+				err = os.WriteFile(path, text, 0o644)
+			}
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // commands is how often the exit command was run.
 func (c *container) commands() int {
 	text, _ := os.ReadFile(c.notes())
@@ -263,6 +289,9 @@ func (c *container) commands() int {
 
 // remove ends whatever is left of the container.
 func (c *container) remove() error {
+	for _, fd := range c.clients {
+		unix.Close(fd)
+	}
 	_, err := c.gracerun("delete", "--force", c.id)
 	if c.init >= 0 {
 		_ = c.init.Send(signals.KILL)

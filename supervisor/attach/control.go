@@ -45,9 +45,7 @@ type fifo struct {
 
 // OpenControl makes the FIFOs anew and serves them.
 func OpenControl(l *loop.Loop, cfg ControlConfig) (*Control, error) {
-	c := &Control{loop: l, cfg: cfg, term: -1}
-	c.fds[0] = fifo{control: c, fd: -1, take: c.ctl}
-	c.fds[1] = fifo{control: c, fd: -1, take: c.winsz}
+	c := newControl(l, cfg)
 	for i, name := range []string{"ctl", "winsz"} {
 		if err := c.fds[i].open(cfg.Bundle + "/" + name); err != nil {
 			c.Close()
@@ -55,6 +53,13 @@ func OpenControl(l *loop.Loop, cfg ControlConfig) (*Control, error) {
 		}
 	}
 	return c, nil
+}
+
+func newControl(l *loop.Loop, cfg ControlConfig) *Control {
+	c := &Control{loop: l, cfg: cfg, term: -1}
+	c.fds[0] = fifo{control: c, fd: -1, take: c.ctl}
+	c.fds[1] = fifo{control: c, fd: -1, take: c.winsz}
+	return c
 }
 
 func (f *fifo) open(path string) error {

@@ -44,6 +44,7 @@ type Config struct {
 	Stdin          bool // what clients send goes to the container
 	LeaveStdinOpen bool // a client that has nothing more to send does not end the container's stdin
 	Limit          int  // how far a client may lag behind, in bytes; DefaultLimit if 0
+	Listening      int  // the socket, if this process listens on it already (HandOver); else 0
 
 	// InputClosed is called when the container's input has ended, if it is not nil.
 	InputClosed func()
@@ -102,7 +103,12 @@ func Listen(l *loop.Loop, cfg Config) (*Server, error) {
 	s.stdin.fd = -1
 	s.retry.Fire = s.listenAgain
 	var err error
-	if s.sock, err = cfg.listen(); err != nil {
+	if cfg.Listening > 0 {
+		s.sock, err = cfg.adopt(cfg.Listening)
+	} else {
+		s.sock, err = cfg.listen()
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := l.Add(s.sock.fd, loop.Readable, loop.HandlerFunc(s.accept)); err != nil {

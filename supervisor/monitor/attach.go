@@ -29,11 +29,12 @@ func (k *clients) listen(c *Container) (err error) {
 			return err
 		}
 	}
-	return k.listenAt(c)
+	return k.listenAt(c, nil)
 }
 
-// listenAt makes those that have their place, where clients look for them.
-func (k *clients) listenAt(c *Container) (err error) {
+// listenAt makes those that have their place, where clients look for them, or
+// takes them from the program that this process ran before.
+func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 	o, warn := c.o, c.notes.warn
 	if o.NotifySocket != "" {
 		if k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn); err != nil {
@@ -46,6 +47,7 @@ func (k *clients) listenAt(c *Container) (err error) {
 	k.server, err = attach.Listen(c.s.loop, attach.Config{
 		Place:    attach.Place{Bundle: o.Bundle, FullAttach: o.FullAttach, SocketDir: o.SocketDir, UUID: o.UUID},
 		Terminal: o.Terminal, Stdin: o.Stdin, LeaveStdinOpen: o.LeaveStdinOpen,
+		Listening:   max(h.take(attachName), 0),
 		InputClosed: func() { c.deposit.drop(keeper.Stdin) },
 		Room:        func() { k.room(c) }, Warn: warn,
 	})
@@ -56,9 +58,12 @@ func (k *clients) listenAt(c *Container) (err error) {
 		k.server.SetStdin(fd)
 		c.streams.ours[0] = -1
 	}
-	k.control, err = attach.OpenControl(c.s.loop, attach.ControlConfig{
-		Bundle: o.Bundle, Terminal: o.Terminal, Reopen: c.streams.logs.Reopen, Warn: warn,
-	})
+	config := attach.ControlConfig{Bundle: o.Bundle, Terminal: o.Terminal, Reopen: c.streams.logs.Reopen, Warn: warn}
+	if fds := [2]int{h.take(ctlName), h.take(winszName)}; fds[0] >= 0 && fds[1] >= 0 {
+		k.control, err = attach.AdoptControl(c.s.loop, config, fds)
+	} else {
+		k.control, err = attach.OpenControl(c.s.loop, config)
+	}
 	return err
 }
 

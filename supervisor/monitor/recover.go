@@ -284,10 +284,14 @@ const answerPatience = 2 * time.Second
 type heritage struct {
 	kept    map[string]int
 	callers string // of this very process, before it became another program
+	clients string // likewise
 }
 
 // take gives a descriptor of that name away, -1 if there is none.
 func (h *heritage) take(name string) int {
+	if h == nil {
+		return -1
+	}
 	fd, ok := h.kept[name]
 	if !ok {
 		return -1
@@ -303,12 +307,13 @@ func succeed(args []string) int {
 	path, _ := syscall.Getenv(dirVariable)
 	h := &heritage{kept: keptDescriptors()}
 	h.callers, _ = syscall.Getenv(callersVariable)
+	h.clients, _ = syscall.Getenv(clientsVariable)
 	ready := -1
 	if text, ok := syscall.Getenv(readyVariable); ok {
 		ready = number(text)
 		unix.CloseOnExec(ready)
 	}
-	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, keeper.KeptVariable} {
+	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, clientsVariable, keeper.KeptVariable} {
 		_ = syscall.Unsetenv(name)
 	}
 	tell := func(text string) {
@@ -605,7 +610,7 @@ func (s *streams) resume(c *Container, h *heritage) error {
 	if c.o.Stdin && !c.o.Terminal && c.init.pid != 0 {
 		s.ours[0] = c.reopen(h, 0)
 	}
-	if err := c.clients.resume(c); err != nil {
+	if err := c.clients.resume(c, h); err != nil {
 		c.notes.warn("container " + c.o.ID + ": nobody can attach: " + err.Error())
 	}
 	s.watch(c)
@@ -632,8 +637,8 @@ func (c *Container) reopen(h *heritage, i int) int {
 }
 
 // resume makes the sockets and FIFOs in the bundle anew.
-func (k *clients) resume(c *Container) error {
-	if err := k.listenAt(c); err != nil {
+func (k *clients) resume(c *Container, h *heritage) error {
+	if err := k.listenAt(c, h); err != nil {
 		return err
 	}
 	if k.server != nil && c.machine.Started() {
@@ -641,6 +646,11 @@ func (k *clients) resume(c *Container) error {
 	}
 	if master := c.streams.ours[1]; c.o.Terminal && master >= 0 {
 		k.terminal(c, master)
+	}
+	if k.server != nil {
+		for _, client := range h.attached() {
+			k.server.Take(client)
+		}
 	}
 	return nil
 }

@@ -8,9 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/attach"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/recovery"
 )
 
@@ -22,11 +24,18 @@ import (
 const (
 	controlName = "control"
 	keeperName  = "keeper"
+	attachName  = "attach"
+	ctlName     = "ctl"
+	winszName   = "winsz"
 )
 
 // callersVariable lists the connections of the control socket: number, process,
 // request and granted start of each.
 const callersVariable = "_GRACEMON_CALLERS"
+
+// clientsVariable lists those who are attached: number of each, and whether it
+// sets the pace, receives, sends.
+const clientsVariable = "_GRACEMON_CLIENTS"
 
 // upgradeAll is gracemon --upgrade.
 func upgradeAll(where string) (status int) {
@@ -71,11 +80,77 @@ func (k *caller) upgrade() {
 		k.say(control.Reply{Answer: control.Refused, Text: "it has ended"})
 		return
 	}
-	// At the end of the turn the journal says it all.
-	c.s.loop.Defer(func() {
-		err := c.becomeNew(k)
-		k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + ownProgram() + ": " + err.Error()})
-	})
+	k.whenIdle(0)
+}
+
+// whenIdle waits until nothing is on its way to or from an attached client, and
+// then upgrades. A client that does not read keeps the container from it.
+func (k *caller) whenIdle(tries int) {
+	c := k.s.c
+	switch {
+	case !k.stays():
+		return // whoever has asked is gone
+	case c.clients.idle():
+		// At the end of the turn the journal says it all.
+		c.s.loop.Defer(func() {
+			err := c.becomeNew(k)
+			if !k.stays() {
+				return
+			}
+			k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + ownProgram() + ": " + err.Error()})
+		})
+	case tries < 500:
+		c.at(loop.Now().After(10*lifecycle.Millisecond), func() { k.whenIdle(tries + 1) })
+	default:
+		k.say(control.Reply{Answer: control.Refused, Text: "an attached client does not read"})
+	}
+}
+
+func (k *caller) stays() bool {
+	for _, other := range k.s.callers {
+		if other == k {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *clients) idle() bool {
+	return (k.server == nil || k.server.Idle()) && (k.control == nil || k.control.Idle())
+}
+
+// attached are the clients that were handed over.
+func (h *heritage) attached() (clients []attach.Handed) {
+	for entry := range strings.SplitSeq(h.clients, ",") {
+		if n, ok := numbersOf(entry, 4); ok {
+			unix.CloseOnExec(n[0])
+			clients = append(clients, attach.Handed{FD: n[0], Paces: n[1] != 0, Receives: n[2] != 0, Sends: n[3] != 0})
+		}
+	}
+	return clients
+}
+
+// numbersOf reads so many numbers with slashes between them.
+func numbersOf(entry string, count int) (n []int, ok bool) {
+	for word := range strings.SplitSeq(entry, "/") {
+		value, err := strconv.Atoi(word)
+		if err != nil {
+			return nil, false
+		}
+		n = append(n, value)
+	}
+	return n, len(n) == count
+}
+
+func slashed(n ...int) string {
+	var b []byte
+	for i, value := range n {
+		if i > 0 {
+			b = append(b, '/')
+		}
+		b = strconv.AppendInt(b, int64(value), 10)
+	}
+	return string(b)
 }
 
 // becomeNew does not return if it works.
@@ -115,11 +190,25 @@ func (c *Container) becomeNew(asked *caller) error {
 			verb, request = control.Upgrade, 0
 		}
 		passed = append(passed, k.fd)
-		callers = append(callers, strings.Join([]string{strconv.Itoa(k.fd), strconv.Itoa(k.pid), strconv.Itoa(int(verb)),
-			strconv.FormatUint(uint64(request), 10), strconv.FormatUint(uint64(k.granted), 10)}, "/"))
+		callers = append(callers, slashed(k.fd, k.pid, int(verb), int(request), int(k.granted)))
+	}
+	var clients []string
+	if c.clients.server != nil {
+		listening, attached := c.clients.server.HandOver()
+		pass(attachName, listening)
+		for _, a := range attached {
+			passed = append(passed, a.FD)
+			clients = append(clients, slashed(a.FD, bitOf(a.Paces), bitOf(a.Receives), bitOf(a.Sends)))
+		}
+	}
+	if c.clients.control != nil {
+		fds := c.clients.control.HandOver()
+		pass(ctlName, fds[0])
+		pass(winszName, fds[1])
 	}
 	env := append(successorEnvironment(origin, c.dir.Path()),
-		keeper.KeptVariable+"="+strings.Join(kept, ","), callersVariable+"="+strings.Join(callers, ","))
+		keeper.KeptVariable+"="+strings.Join(kept, ","), callersVariable+"="+strings.Join(callers, ","),
+		clientsVariable+"="+strings.Join(clients, ","))
 	for _, fd := range passed {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	}
@@ -145,17 +234,7 @@ func ownSignals() (mask unix.Sigset_t) {
 // resumeCallers takes the connections of the program before.
 func (s *server) resumeCallers(list string) {
 	for entry := range strings.SplitSeq(list, ",") {
-		var n [5]int
-		ok := true
-		words := strings.Split(entry, "/")
-		if len(words) != len(n) {
-			continue
-		}
-		for i := range n {
-			var err error
-			n[i], err = strconv.Atoi(words[i])
-			ok = ok && err == nil
-		}
+		n, ok := numbersOf(entry, 5)
 		if !ok {
 			continue
 		}
