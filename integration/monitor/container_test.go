@@ -229,7 +229,7 @@ func (c *container) exec(script string, args ...string) (*container, int) {
 	c.must(os.WriteFile(spec, text, 0o644))
 	code := e.start(append([]string{
 		"-c", c.id, "-r", c.runtimePath(), "--runtime-arg", "--root=" + c.root, "-e", "--exec-process-spec", spec,
-		"-p", e.pidfile(), "-l", e.log, "--log-level", "debug",
+		"-p", e.pidfile(), "-l", e.log, "--log-level", "error",
 	}, args...)...)
 	return &e, code
 }

@@ -252,7 +252,14 @@ func TestParity(t *testing.T) {
 							t.Skip(p.oursOnly)
 						}
 						c := s.container(t, p.script)
-						if got := p.run(c); got != p.want {
+						got := p.run(c)
+						if got != p.want && !s.ours {
+							// It has races of its own.
+							t.Logf("conmon did otherwise the first time:\n%s", got)
+							c = s.container(t, p.script)
+							got = p.run(c)
+						}
+						if got != p.want {
 							t.Errorf("got:\n%s\nwant:\n%s\nstderr: %s", got, p.want, c.stderr)
 						}
 					})

@@ -18,7 +18,8 @@ type Writer struct {
 	fd     int
 	size   int64
 	config lifecycle.Config
-	buf    []byte
+	buf    []byte // the record; used again, as is the next
+	first  []byte // the beginning of a new file
 }
 
 // Error says what failed on which file of the state directory. Err is a unix.Errno.
@@ -133,7 +134,8 @@ func (w *Writer) Step(m *lifecycle.Machine, now lifecycle.Instant, ev lifecycle.
 	if w.size+int64(len(w.buf)) <= Limit {
 		return effects, w.append()
 	}
-	return effects, w.begin(append(appendHeader(nil, &w.config), w.buf...))
+	w.first = append(appendHeader(w.first[:0], &w.config), w.buf...)
+	return effects, w.begin(w.first)
 }
 
 func (w *Writer) append() error {
