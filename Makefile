@@ -14,7 +14,7 @@ GO_BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
 FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install test lint deps demo bench microbench soak clean
+.PHONY: build install test conformance lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=bin/%)
 
@@ -50,6 +50,10 @@ lint:
 test: deps lint build
 	$(GO) test -race -short ./...
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
+
+# opencontainers/runtime-tools over runc alone and over gracerun: five to ten minutes.
+conformance: deps
+	integration/runtime-tools/run
 
 demo: deps build
 	bin/gracelab demo

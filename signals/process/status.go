@@ -121,7 +121,7 @@ func (p Pidfd) ZombieStatus(pid int) (Status, error) {
 	if readErr != nil {
 		return Status{}, readErr
 	}
-	const state, exitCode = 3 - 3, 52 - 3
+	const state, exitCode = 0, 52 - 3 // proc(5) counts from 1, this list begins at 3
 	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	if len(fields) <= exitCode {
 		return Status{}, &Error{Op: procPath(pid, "stat"), Err: errStat}
