@@ -32,7 +32,7 @@ func (d load) args() []string {
 }
 
 // loadNames in the order of loads.
-var loadNames = []string{"lines of 100 bytes", "lines of 1 KiB", "lines of 16 KiB", "one line without end", "lines of 16 bytes, one write each"}
+var loadNames = []string{"lines of 100 bytes", "lines of 1 KiB", "lines of 16 KiB", "one line without end", "lines of 100 bytes, one write each", "lines of 16 bytes, one write each"}
 
 // loads writes 64 KiB at once, as much as a pipe takes, but for the tiny writes.
 func (l *lab) loads() []load {
@@ -45,7 +45,8 @@ func (l *lab) loads() []load {
 		{loadNames[1], size, 1 << 10, 64 << 10},
 		{loadNames[2], size, 16 << 10, 64 << 10},
 		{loadNames[3], size, 0, 64 << 10},
-		{loadNames[4], size / 4, 16, 16},
+		{loadNames[4], size / 2, 100, 100},
+		{loadNames[5], size / 4, 16, 16},
 	}
 }
 

@@ -18,11 +18,11 @@ import (
 // numbers of 8 bytes: wall time and CPU time in user and in kernel mode in ns,
 // peak memory in KiB, and the wait status. Numbers are little-endian.
 func spawner() {
-	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		fail(err.Error())
 	}
-	attr := syscall.ProcAttr{Files: []uintptr{null.Fd(), null.Fd(), 2}}
+	attr := syscall.ProcAttr{Files: []uintptr{uintptr(null), uintptr(null), 2}}
 	for {
 		var size [4]byte
 		if _, err := io.ReadFull(os.Stdin, size[:]); err != nil {
