@@ -83,6 +83,7 @@ func (d *Dir) HasRecord() bool {
 // as \\, \n and \e.
 func (r *Record) String() string {
 	var text strings.Builder
+	text.Grow(512) // mostly enough
 	put := func(key, value string) {
 		text.WriteString(escapeField(key, true))
 		text.WriteByte('=')

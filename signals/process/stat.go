@@ -68,15 +68,25 @@ func ParseStat(text []byte) (Stat, error) {
 	}
 	const first = 3 // of this list, as proc(5) counts
 	const state, startTime = 3 - first, 22 - first
-	fields := bytes.Fields(text[closing+1:])
-	if len(fields) <= startTime || len(fields[state]) != 1 {
+	var stateText, startText []byte
+	n := 0
+	for field := range bytes.FieldsSeq(text[closing+1:]) {
+		switch n {
+		case state:
+			stateText = field
+		case startTime:
+			startText = field
+		}
+		n++
+	}
+	if n <= startTime || len(stateText) != 1 {
 		return Stat{}, errStat
 	}
-	start, err := strconv.ParseUint(string(fields[startTime]), 10, 64)
+	start, err := strconv.ParseUint(string(startText), 10, 64)
 	if err != nil {
 		return Stat{}, errStat
 	}
-	return Stat{Pid: pid, Comm: string(text[open+1 : closing]), State: State(fields[state][0]), StartTime: start}, nil
+	return Stat{Pid: pid, Comm: string(text[open+1 : closing]), State: State(stateText[0]), StartTime: start}, nil
 }
 
 func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
@@ -88,7 +98,7 @@ func readFile(path string) ([]byte, error) {
 		return nil, failed(path, err)
 	}
 	defer unix.Close(fd)
-	buf := make([]byte, 0, 4096)
+	buf := make([]byte, 0, 512)
 	for {
 		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
 		switch {

@@ -239,15 +239,17 @@ func (c *Container) complaint() string {
 func (c *Container) created(pid int, pidfd process.Pidfd) {
 	c.notes.debug("container PID: " + strconv.Itoa(pid))
 	c.init.pid, c.init.pidfd = pid, pidfd
+	var id process.Identity
 	if c.record != nil {
-		if id, err := pidfd.Identity(pid); err == nil {
+		var err error
+		if id, err = pidfd.Identity(pid); err == nil {
 			c.record.Init = id.String()
 			c.writeRecord()
 		}
 	}
 	c.init.program, _ = programOf(pid)
 	c.findCgroup()
-	c.noteInit()
+	c.noteInit(id)
 	c.parent.created(c, pid)
 	c.watchOOM()
 	c.streams.watch(c)

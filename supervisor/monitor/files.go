@@ -16,9 +16,12 @@ func readFile(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	data := make([]byte, 0, 2048)
+	// What is read is mostly short, and the heap has a page for each size of
+	// object that was ever in it.
+	var buf [4096]byte
+	var data []byte
 	for {
-		n, err := unix.Read(fd, data[len(data):cap(data)])
+		n, err := unix.Read(fd, buf[:])
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -27,9 +30,7 @@ func readFile(path string) ([]byte, error) {
 		case n == 0:
 			return data, nil
 		}
-		if data = data[:len(data)+n]; len(data) == cap(data) {
-			data = append(data, make([]byte, len(data))...)[:len(data)]
-		}
+		data = append(data, buf[:n]...)
 	}
 }
 

@@ -198,15 +198,27 @@ func childEnvironment() []string {
 	if stage, _ := syscall.Getenv(stageVariable); stage != daemonStage && stage != recoverStage {
 		return env
 	}
-	env = without(env, stageVariable)
-	for _, tuned := range tuning {
-		name, _, _ := strings.Cut(tuned, "=")
-		env = without(env, name)
-		if own, saved := syscall.Getenv(savedPrefix + name); saved {
-			env = append(without(env, savedPrefix+name), name+"="+own)
+	kept := env[:0] // a copy already
+	for _, entry := range env {
+		name, _, _ := strings.Cut(entry, "=")
+		switch own, saved := strings.CutPrefix(entry, savedPrefix); {
+		case name == stageVariable || isTuned(name):
+		case saved && isTuned(name[len(savedPrefix):]):
+			kept = append(kept, own)
+		default:
+			kept = append(kept, entry)
 		}
 	}
-	return env
+	return kept
+}
+
+func isTuned(name string) bool {
+	for _, setting := range tuning {
+		if tuned, _, _ := strings.Cut(setting, "="); tuned == name {
+			return true
+		}
+	}
+	return false
 }
 
 func without(env []string, name string) []string {

@@ -37,16 +37,14 @@ func (c *Container) beginMemo() {
 	if c.journal == nil || c.server.fd == 0 {
 		return
 	}
-	origin := &recovery.Origin{Program: ownProgram(), OOMScore: c.s.oomScore, Env: c.env}
-	err := error(nil)
-	if origin.Args, err = arguments(); err == nil {
-		if origin.Dir, err = unix.Getwd(); err == nil {
-			if text, err := readFile("/proc/self/cgroup"); err == nil {
-				origin.Cgroups = strings.Split(strings.TrimSpace(string(text)), "\n")
-			}
-			if c.memo, err = recovery.CreateNotes(c.dir.FD()); err == nil {
-				err = recovery.WriteOrigin(c.dir, origin)
-			}
+	origin := &recovery.Origin{Program: ownProgram(), OOMScore: c.s.oomScore, Env: c.env, Args: c.s.args}
+	var err error
+	if origin.Dir, err = unix.Getwd(); err == nil {
+		if text, err := readFile("/proc/self/cgroup"); err == nil {
+			origin.Cgroups = strings.Split(strings.TrimSpace(string(text)), "\n")
+		}
+		if c.memo, err = recovery.CreateNotes(c.dir.FD()); err == nil {
+			err = recovery.WriteOrigin(c.dir, origin)
 		}
 	}
 	if err != nil {
@@ -66,13 +64,9 @@ func ownProgram() string {
 }
 
 // noteInit notes who init is.
-func (c *Container) noteInit() {
-	if c.memo == nil {
-		return
-	}
-	id, err := c.init.pidfd.Identity(c.init.pid)
-	if err != nil {
-		return // it has ended, and is seen to at once
+func (c *Container) noteInit(id process.Identity) {
+	if c.memo == nil || id.Pid == 0 {
+		return // not known: it has ended, and is seen to at once
 	}
 	c.memo.SetInit(id, c.init.program.dev, c.init.program.ino)
 	c.memo.SetCgroup(c.cgroup.Dir, c.cgroup.V1)

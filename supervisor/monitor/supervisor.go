@@ -17,6 +17,7 @@ import (
 type Supervisor struct {
 	loop    *loop.Loop
 	signals ownsignal.Catcher
+	args    []string // the command line
 
 	// children are the processes whose end somebody waits for, by number; their
 	// pidfds are in the loop. Others are orphans of containers.
@@ -45,6 +46,7 @@ func supervise(args []string) int {
 	if err != nil {
 		return n.failErr("Failed to start", err)
 	}
+	s.args = args
 	c, code := newContainer(s, o, n)
 	if c == nil {
 		return code

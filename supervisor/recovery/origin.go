@@ -12,6 +12,7 @@ package recovery
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -38,6 +39,13 @@ const originMagic = "gracerun-supervisor 1"
 // Append appends the text of the file: strings that end with a NUL byte, which
 // none of them can hold; lists with their length before them.
 func (o *Origin) Append(b []byte) []byte {
+	size := len(originMagic) + len(o.Program) + len(o.Dir) + len(o.OOMScore) + 64
+	for _, list := range [...][]string{o.Args, o.Env, o.Cgroups} {
+		for _, text := range list {
+			size += len(text) + 1
+		}
+	}
+	b = slices.Grow(b, size)
 	put := func(text string) { b = append(append(b, text...), 0) }
 	put(originMagic)
 	put(o.Program)
