@@ -153,8 +153,7 @@ func (c Conn) Await(timeout time.Duration) (Reply, error) {
 	}
 	var packet [MaxPacket]byte
 	var n int
-	var err error
-	err = again(func() (err error) {
+	err := again(func() (err error) {
 		n, err = unix.Read(int(c), packet[:])
 		return err
 	})
