@@ -3,6 +3,7 @@ package crash
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,7 +88,7 @@ func (r *round) checkReason() {
 // checkLines reads a stream from the log: every line that was written, once, in
 // order, whole.
 func (r *round) checkLines(stream string, written uint64) {
-	text, err := os.ReadFile(r.log())
+	text, err := r.readLog()
 	if err != nil {
 		r.fail("%v", err)
 		return
@@ -124,6 +125,23 @@ func (r *round) checkLines(stream string, written uint64) {
 	if next-1 < written && !r.gap {
 		r.fail("%s: %d lines were written, %d are in the log", stream, written, next-1)
 	}
+}
+
+// readLog reads the log, from its first file on where it was rotated.
+func (r *round) readLog() (text []byte, err error) {
+	files := []string{r.log()}
+	for exists(r.log() + "." + strconv.Itoa(len(files))) {
+		files = append(files, r.log()+"."+strconv.Itoa(len(files)))
+	}
+	slices.Reverse(files)
+	for _, name := range files {
+		part, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		text = append(text, part...)
+	}
+	return text, nil
 }
 
 // lineOf is what the writer writes.

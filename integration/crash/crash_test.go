@@ -119,6 +119,8 @@ type round struct {
 	faults string
 	keeper bool
 	kills  int
+	early  bool // they begin before the container is started
+	rotate bool // the log is full again and again
 	*container
 
 	stopped  time.Duration // when the stop was asked for
@@ -151,6 +153,7 @@ func newRound(seed uint64) *round {
 	if rng.IntN(4) == 0 {
 		r.plan.policy = "enforce"
 	}
+	r.early, r.rotate = rng.IntN(3) == 0, rng.IntN(4) == 0
 	switch all := boundaries(); {
 	case seed%5 < 2:
 		r.faults = all[int(seed/5*2+seed%5)%len(all)]
@@ -181,7 +184,11 @@ func (r *round) run(s *stack) {
 			r.fail("its state directory is left")
 		}
 	}()
-	switch err = r.create(); {
+	var more []string
+	if r.rotate {
+		more = []string{"--log-rotate", "--log-size-max", "30000", "--log-max-files", "999"}
+	}
+	switch err = r.create(more...); {
 	case errors.Is(err, errNoAnswer):
 		r.aborted = true
 		r.checkAborted()
@@ -189,6 +196,20 @@ func (r *round) run(s *stack) {
 	case err != nil:
 		r.fail("%v", err)
 		return
+	}
+	over := make(chan struct{})
+	var killer sync.WaitGroup
+	defer killer.Wait()
+	end := sync.OnceFunc(func() { close(over) })
+	defer end()
+	// The random numbers are drawn here: by two goroutines no seed would repeat them.
+	var pauses []time.Duration
+	for range r.kills {
+		pauses = append(pauses, time.Duration(r.r.IntN(300_000))*time.Microsecond)
+	}
+	before := time.Duration(20+r.r.IntN(150)) * time.Millisecond
+	if r.early {
+		killer.Go(func() { r.kill(pauses, over) })
 	}
 	if _, err := r.gracerun("start", r.id); err != nil {
 		r.fail("%v", err)
@@ -198,15 +219,9 @@ func (r *round) run(s *stack) {
 		r.fail("%v", err)
 		return
 	}
-	over := make(chan struct{})
-	var killer sync.WaitGroup
-	// The random numbers are drawn here: by two goroutines no seed would repeat them.
-	var pauses []time.Duration
-	for range r.kills {
-		pauses = append(pauses, time.Duration(r.r.IntN(300_000))*time.Microsecond)
+	if !r.early {
+		killer.Go(func() { r.kill(pauses, over) })
 	}
-	before := time.Duration(20+r.r.IntN(150)) * time.Millisecond
-	killer.Go(func() { r.kill(pauses, over) })
 	time.Sleep(before)
 	r.stopped = testbed.Now()
 	out, err := r.gracerun("stop", r.id)
@@ -217,7 +232,7 @@ func (r *round) run(s *stack) {
 	if err := until("the exit is recorded and its exit command was run", func() bool { return exists(r.exit()) && r.commands() > 0 }); err != nil {
 		r.fail("%v", err)
 	}
-	close(over)
+	end()
 	killer.Wait()
 	if err := until("its supervisor ends", func() bool {
 		fd := r.monitor()

@@ -25,6 +25,7 @@ type server struct {
 	// Of a predecessor's callers: until when those who wait for a reply may come
 	// back for it, and whether the one who was given leave to start still runs.
 	absent  loop.Timer
+	pause   loop.Timer // before callers are accepted again, for whom there was no descriptor
 	starter bool
 }
 
@@ -51,8 +52,18 @@ func (s *server) listen(c *Container) error {
 // accept takes a connection of the same user, or of root.
 func (s *server) accept(uint32) {
 	fd, err := control.Accept(s.fd)
-	if err != nil {
+	switch err {
+	case nil:
+	case unix.EAGAIN, unix.EINTR, unix.ECONNABORTED:
 		return // it has gone again
+	default:
+		// EMFILE and its like: callers wait in the backlog. Without a pause epoll
+		// would report them for ever.
+		l := s.c.s.loop
+		l.Remove(s.fd)
+		s.pause.Fire = func() { _ = l.Add(s.fd, loop.Readable, loop.HandlerFunc(s.accept)) }
+		l.Arm(&s.pause, loop.Now().After(acceptPause))
+		return
 	}
 	peer := &s.peer
 	if err := peer.Ask(fd); err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
@@ -68,6 +79,8 @@ func (s *server) accept(uint32) {
 	*k = caller{s: s, fd: fd, pid: int(peer.Pid)}
 	_ = s.watch(k)
 }
+
+const acceptPause = 100 * lifecycle.Millisecond
 
 // watch serves a caller from now on.
 func (s *server) watch(k *caller) error {
@@ -345,6 +358,7 @@ func (s *server) close() {
 	}
 	s.callers = nil
 	if s.fd > 0 {
+		s.c.s.loop.Arm(&s.pause, lifecycle.Never)
 		s.c.s.loop.Remove(s.fd)
 		unix.Close(s.fd)
 		s.fd = 0

@@ -108,7 +108,7 @@ func (k *caller) whenIdle(tries int) {
 
 func (k *caller) stays() bool {
 	for _, other := range k.s.callers {
-		if other == k {
+		if other == k && k.verb == control.Upgrade {
 			return true
 		}
 	}
