@@ -17,6 +17,7 @@ import (
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/recovery"
 )
 
 // create is `create [option...] ID`.
@@ -92,7 +93,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 	if err != nil {
 		return nil, nil, false, c.fail(errors.New("create container " + n.id + ": " + err.Error()))
 	}
-	for range 2 {
+	for range 3 {
 		dir, err = statedir.Create(c.root, n.id)
 		if err == nil {
 			if err = journal.Lock(dir.FD()); err == nil {
@@ -108,6 +109,13 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		}
 		if c.isCreatedBySupervisor(dir) {
 			return dir, config, true, 0
+		}
+		if isAbandoned(dir) && c.supervisorIsDead(dir) {
+			// What there is of it ends as its supervisor would have ended it. It may
+			// be this very call's own supervisor that has just died.
+			dir.Close()
+			err = runtime.ErrExist
+			continue
 		}
 		if !c.isStale(dir, n.id) {
 			return nil, nil, false, c.fail(c.inItsWords(n.id, runtime.ErrExist))
@@ -142,6 +150,18 @@ func (c *call) inItsWords(id string, err error) error {
 		return errors.New("container `" + id + "` already exists")
 	}
 	return err
+}
+
+// isAbandoned tells whether a supervisor has died that somebody can go on for.
+func isAbandoned(dir *statedir.Dir) bool {
+	if !recovery.Exists(dir.FD()) {
+		return false
+	}
+	conn, err := control.Dial(dir.FD())
+	if err == nil {
+		conn.Close()
+	}
+	return err == control.ErrNoSupervisor
 }
 
 // isCreatedBySupervisor tells whether a supervisor has made the directory and

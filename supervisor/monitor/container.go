@@ -167,6 +167,12 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 		conn.Close()
 		return nil, runtime.ErrExist
 	}
+	// What its supervisor had promised is done first.
+	if s, err := startSuccessor(old.Path(), nil); err == nil && s != nil && s.ready() == nil {
+		if dir, err := statedir.Create(c.record.RuntimeRoot, c.o.ID); err != runtime.ErrExist {
+			return dir, err
+		}
+	}
 	var st unix.Stat_t
 	record, err := old.ReadRecord()
 	switch {
