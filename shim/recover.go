@@ -1,8 +1,9 @@
 package shim
 
 import (
-	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/recovery"
@@ -21,13 +22,13 @@ func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
 		c.warn("recover the supervisor of a container: " + err.Error())
 		return false
 	}
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	null, err := open("/dev/null", unix.O_RDWR, 0)
 	if err != nil {
 		return false
 	}
-	defer null.Close()
+	defer unix.Close(null)
 	argv := []string{origin.Program, "--recover", dir.Path()}
-	attr := &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{null.Fd(), null.Fd(), 2}}
+	attr := &syscall.ProcAttr{Env: syscall.Environ(), Files: []uintptr{uintptr(null), uintptr(null), 2}}
 	pid, err := syscall.ForkExec(origin.Program, argv, attr)
 	if err != nil {
 		c.warn("recover the supervisor of a container: run " + origin.Program + ": " + err.Error())
