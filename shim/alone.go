@@ -49,11 +49,17 @@ var errSupervised = errors.New("the container has a supervisor again")
 
 // askAlone makes a request of the machine and waits for the reply.
 func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
-	reply, err := c.askMachine(dir, id, ev)
-	if err == errSupervised {
-		return c.ask(dir, requestOf(ev))
+	for range maxDeaths {
+		reply, err := c.askMachine(dir, id, ev)
+		if err != errSupervised {
+			return reply, err
+		}
+		reply, err = c.ask(dir, requestOf(ev))
+		if err != control.ErrNoSupervisor {
+			return reply, err // else it has come to its end
+		}
 	}
-	return reply, err
+	return control.Reply{}, control.ErrNoSupervisor
 }
 
 func (c *call) askMachine(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
@@ -198,7 +204,21 @@ func (a *alone) initExited() {
 	if a.orphaned || a.machine.State() == lifecycle.Draining {
 		return
 	}
+	if a.pidfd < 0 && a.othersWatch() {
+		return // who came in time can be told the status
+	}
 	a.step(lifecycle.Event{Kind: lifecycle.InitExited, Status: a.exitStatus()})
+}
+
+// othersWatch tells whether a live call waits for something: it has had a pidfd of
+// init since before this one came. Its number is that of its request.
+func (a *alone) othersWatch() bool {
+	for _, id := range a.machine.Callers() {
+		if id != a.self && unix.Kill(int(id-lifecycle.FirstRequest+1), 0) != unix.ESRCH {
+			return true
+		}
+	}
+	return false
 }
 
 // step steps the machine, does what it asks for and tells it what became of it.
@@ -380,7 +400,10 @@ func (a *alone) wait() error {
 func (a *alone) sleep(watch int, due lifecycle.Instant) error {
 	fds := []unix.PollFd{{Fd: int32(watch), Events: unix.POLLIN}, {Fd: int32(a.pidfd), Events: unix.POLLIN}}
 	if a.isOverOrExited() {
-		fds = fds[:1] // its end has been seen, and would be seen for ever
+		// Its end has been seen, and would be seen for ever. Who was to tell of it
+		// may die before.
+		fds = fds[:1]
+		due = min(due, now().After(lifecycle.Second))
 	}
 	var timeout *unix.Timespec
 	if due != lifecycle.Never {

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,12 +28,27 @@ func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
 		return false
 	}
 	defer unix.Close(null)
+	// What it says is the caller's business only if it could not do it. A pipe
+	// would be held open by the supervisor that it leaves.
+	said, err := unix.MemfdCreate("gracemon --recover", unix.MFD_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(said)
 	argv := []string{origin.Program, "--recover", dir.Path()}
-	attr := &syscall.ProcAttr{Env: syscall.Environ(), Files: []uintptr{uintptr(null), uintptr(null), 2}}
+	attr := &syscall.ProcAttr{Env: syscall.Environ(), Files: []uintptr{uintptr(null), uintptr(null), uintptr(said)}}
 	pid, err := syscall.ForkExec(origin.Program, argv, attr)
 	if err != nil {
 		c.warn("recover the supervisor of a container: run " + origin.Program + ": " + err.Error())
 		return false
 	}
-	return wait(pid) == 0
+	if wait(pid) == 0 {
+		return true
+	}
+	if recovery.Exists(dir.FD()) { // else it has come to its end in the meantime
+		var text [4096]byte
+		n, _ := unix.Pread(said, text[:], 0)
+		c.warn("recover the supervisor of a container: " + strings.TrimSpace(string(text[:max(n, 0)])))
+	}
+	return false
 }
