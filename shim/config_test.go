@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +23,28 @@ func TestParseConfig(t *testing.T) {
 	}
 	if got, err := ParseConfig(`runtime = "a \"b\" \\c"`); err != nil || got.Runtime != `a "b" \c` {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// What the documents show is what is read.
+func TestDocumentedConfigs(t *testing.T) {
+	page, err := os.ReadFile("../docs/gracerun.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, found := strings.Cut(string(page), "```toml\n")
+	block, _, ended := strings.Cut(block, "```")
+	if !found || !ended {
+		t.Fatal("docs/gracerun.md shows no configuration")
+	}
+	deployed, err := os.ReadFile("../docs/deploy/config.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{block, string(deployed)} {
+		if got, err := ParseConfig(text); err != nil || got.Stop != bundle.Defaults || got.Runtime == "" {
+			t.Errorf("%+v, %v", got, err)
+		}
 	}
 }
 
