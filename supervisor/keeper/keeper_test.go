@@ -252,3 +252,31 @@ func TestEscape(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkDeposit is what a container pays: to connect, deposit and be done.
+func BenchmarkDeposit(b *testing.B) {
+	dir := b.TempDir()
+	b.Setenv("GRACERUN_STATE_DIR", dir)
+	first, err := Connect(1) // starts the keeper
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(first)
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		conn, err := Connect(1)
+		if err == nil {
+			err = Deposit(conn, dir, []string{Init, Stdout, Stderr}, []int{fds[0], fds[0], fds[1]})
+		}
+		if err == nil {
+			err = Done(conn)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		unix.Close(conn)
+	}
+}
