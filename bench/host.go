@@ -16,6 +16,7 @@ type Host struct {
 	Memory  string `json:"memory"`
 	System  string `json:"system"`
 	Go      string `json:"go"`
+	Load    string `json:"load"` // load averages of 1, 5 and 15 minutes at the end
 	Machine string `json:"machine"`
 }
 
@@ -40,4 +41,11 @@ func field(file, key string) string {
 		}
 	}
 	return ""
+}
+
+// loadAverages tells how much else the machine had to do.
+func loadAverages() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	fields := strings.Fields(string(text))
+	return strings.Join(fields[:min(3, len(fields))], ", ")
 }

@@ -107,6 +107,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		}
 		l.cleanUp()
 	}
+	l.report.Host.Load = loadAverages()
 	l.report.Took = time.Since(begin).Round(time.Second).String()
 	l.report.finish(l.targets())
 	return l.report, nil

@@ -18,39 +18,61 @@ type cost struct {
 	peak      int64 // of the largest, KiB
 }
 
-// spawner starts programs from a small process: see workload/spawner.go.
+// spawner starts programs from a small process: see workload/spawner.go. That is
+// replaced before it has grown, since its size is the least that anything seems to
+// have needed.
 type spawner struct {
-	cmd    *exec.Cmd
-	in     io.WriteCloser
-	out    io.ReadCloser
-	errors *os.File // what the programs say
+	workload string
+	cmd      *exec.Cmd
+	in       io.WriteCloser
+	out      io.ReadCloser
+	errors   *os.File // what the programs say
+	served   int
 }
 
+const servedByOne = 20
+
 func newSpawner(workload, errorFile string) (*spawner, error) {
-	s := &spawner{cmd: exec.Command(workload, "spawn")}
-	var err error
-	if s.errors, err = os.OpenFile(errorFile, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600); err != nil {
+	errors, err := os.OpenFile(errorFile, os.O_CREATE|os.O_RDWR|os.O_APPEND, 0o600)
+	if err != nil {
 		return nil, err
 	}
+	s := &spawner{workload: workload, errors: errors}
+	return s, s.start()
+}
+
+func (s *spawner) start() (err error) {
+	s.served = 0
+	s.cmd = exec.Command(s.workload, "spawn")
 	s.cmd.Stderr = s.errors
-	s.cmd.Env = []string{"GOMAXPROCS=1", "GOGC=5"} // its own memory counts: see there
+	s.cmd.Env = []string{"GOMAXPROCS=1"}
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
-		return nil, err
+		return err
 	}
 	if s.out, err = s.cmd.StdoutPipe(); err != nil {
-		return nil, err
+		return err
 	}
-	return s, s.cmd.Start()
+	return s.cmd.Start()
+}
+
+func (s *spawner) stop() {
+	s.in.Close()
+	s.cmd.Wait()
 }
 
 func (s *spawner) close() {
-	s.in.Close()
-	s.cmd.Wait()
+	s.stop()
 	s.errors.Close()
 }
 
 // run runs a program to its end. It is an error if it fails.
 func (s *spawner) run(env, argv []string) (cost, error) {
+	if s.served++; s.served > servedByOne {
+		s.stop()
+		if err := s.start(); err != nil {
+			return cost{}, err
+		}
+	}
 	if err := s.errors.Truncate(0); err != nil {
 		return cost{}, err
 	}

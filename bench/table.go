@@ -218,7 +218,7 @@ func (r *Report) WriteJSON(w io.Writer) error {
 
 func (r *Report) head() string {
 	h := r.Host
-	text := fmt.Sprintf("%s, %s: %d × %s, %s, Linux %s, %s.", r.Date.Format("2006-01-02"), h.System, h.CPUs, h.CPU, h.Memory, h.Kernel, h.Go)
+	text := fmt.Sprintf("%s, %s: %d × %s, %s, Linux %s, %s, load averages at the end %s.", r.Date.Format("2006-01-02"), h.System, h.CPUs, h.CPU, h.Memory, h.Kernel, h.Go, h.Load)
 	if r.Quick {
 		text += " A QUICK RUN: the harness works, the figures mean nothing."
 	}
