@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gracerun.io/internal/testbed"
+	"gracerun.io/supervisor/recovery"
 )
 
 // atOnce is how many rounds there are at a time: they mostly wait.
@@ -234,7 +235,15 @@ func (r *round) run(s *stack) {
 	}
 	end()
 	killer.Wait()
-	if err := until("its supervisor ends", func() bool {
+	if !r.keeper {
+		if err := r.recover(r.stateDir()); err != nil { // the last one may be dead
+			r.fail("%v", err)
+		}
+	}
+	if err := until("its supervisor ends, and there is nothing left to go on with", func() bool {
+		if exists(r.stateDir() + "/" + recovery.OriginName) {
+			return false
+		}
 		fd := r.monitor()
 		if fd >= 0 {
 			fd.Close()
@@ -331,10 +340,12 @@ func report(t *testing.T, done []*round, took time.Duration) {
 	}
 	t.Logf("%d rounds in %s: %d supervisors killed at random, %d rounds killed at a boundary of the fault plan, %d without keeper, %d creates cut off",
 		len(done), took.Round(time.Second), killed, byPlan, bare, aborted)
-	t.Logf("%d lines written, none lost or doubled; %d deaf containers, each killed at its deadline; %d stop signals heard twice; %d exits while nobody watched (no keeper)",
+	t.Logf("%d lines were written; %d containers were deaf and killed at their deadline; %d stop signals were heard twice; %d exits came while nobody watched (no keeper)",
 		lines, deaf, doubled, gaps)
 	if failed > 0 {
 		t.Errorf("%d of %d rounds lost something", failed, len(done))
+	} else {
+		t.Log("no line lost or doubled, no wrong status, no early or missing SIGKILL, each exit command run once")
 	}
 	// Only a supervisor that dies within the one system call cannot know.
 	if most := 1 + len(done)/1000; doubled > most {

@@ -26,14 +26,13 @@ func (c *Container) perform(e lifecycle.Effect) {
 
 // faultPoints are where a fault plan can go between.
 var faultPoints = [...]faults.Point{
-	lifecycle.Deliver:        "effect.deliver",
-	lifecycle.Thaw:           "effect.thaw",
-	lifecycle.AbortCreate:    "effect.abort-create",
-	lifecycle.KillCgroup:     "effect.kill-cgroup",
-	lifecycle.RecordExit:     "effect.record-exit",
-	lifecycle.RunExitCommand: "effect.run-exit-command",
-	lifecycle.Reply:          "effect.reply",
-	lifecycle.Violation:      "",
+	lifecycle.Deliver:     "effect.deliver",
+	lifecycle.Thaw:        "effect.thaw",
+	lifecycle.AbortCreate: "effect.abort-create",
+	lifecycle.KillCgroup:  "effect.kill-cgroup",
+	lifecycle.RecordExit:  "effect.record-exit",
+	lifecycle.Reply:       "effect.reply",
+	lifecycle.Violation:   "",
 }
 
 // performFaulty is apart since its functions would have each effect allocated.
@@ -66,7 +65,10 @@ func (c *Container) do(e lifecycle.Effect) int32 {
 		return c.recordExit(e.Status, e.Reason)
 	case lifecycle.RunExitCommand:
 		c.s.loop.Defer(func() {
-			c.runExitCommand(func() { c.step(lifecycle.Event{Kind: lifecycle.ExitCommandDone}) })
+			c.faulty("effect.run-exit-command", 0, func() int32 {
+				c.runExitCommand(func() { c.step(lifecycle.Event{Kind: lifecycle.ExitCommandDone}) })
+				return 0
+			}, nil)
 		})
 	case lifecycle.Reply:
 		c.server.reply(e)
