@@ -242,7 +242,7 @@ func TestCreateThatHangsIsAborted(t *testing.T) {
 		c.until("the runtime is at work", func() bool { return exists(c.dir + "/creating") })
 		conn := c.dial()
 		c.signalMonitor("TERM")
-		c.expect("sync pipe", c.message(), `{"pid": -1}`)
+		c.expect("sync pipe", c.message(), `{"pid": -1, "message": "Failed to create container: it was stopped before it was there"}`)
 		c.expect("sync pipe", c.message(), "EOF")
 		_ = conn
 		c.gone()

@@ -80,7 +80,7 @@ func (c *Container) runRuntime() {
 		c.streams.handedOver(c)
 		if err != nil {
 			// execv in a forked child would have ended it with this status.
-			c.createFailed("", "exec "+c.o.Runtime+": "+cmdline.Text(err))
+			c.createFailed("", "run "+c.o.Runtime+": "+cmdline.Text(err))
 			return 0
 		}
 		if err := c.s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
@@ -151,7 +151,11 @@ func (c *Container) runtimeEnded() {
 		return
 	}
 	if !c.o.Exec && code != 0 {
-		c.createFailed(c.complaint(), "Failed to create container: exit status "+strconv.Itoa(code))
+		why := "Failed to create container: exit status " + strconv.Itoa(code)
+		if c.machine.State() == lifecycle.Killing {
+			why = "Failed to create container: it was stopped before it was there"
+		}
+		c.createFailed(c.complaint(), why)
 		return
 	}
 	if c.o.Terminal && c.streams.ours[1] < 0 {
@@ -294,12 +298,15 @@ func (c *Container) findCgroup() {
 }
 
 // createFailed is the end of a create that made nothing: the caller is told, and
-// the exit command runs, as with conmon. told is the message for the caller.
+// the exit command runs, as with conmon. told is the message for the caller, who else hears why.
 func (c *Container) createFailed(told, why string) {
 	if c.create.failed {
 		return
 	}
 	c.create.failed = true
+	if told == "" {
+		told = why
+	}
 	c.s.creating--
 	c.parent.failed(c, told)
 	c.exitCode = c.notes.fail(why)

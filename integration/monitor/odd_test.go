@@ -1,0 +1,237 @@
+package monitor
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals/process"
+)
+
+// The test program itself can be the runtime, by way of a parent that init gets
+// instead of the supervisor, as a service manager can be.
+const roleVariable = "GRACEMON_TEST_ROLE"
+
+func init() {
+	switch os.Getenv(roleVariable) {
+	case "runtime":
+		os.Exit(beRuntime())
+	case "parent":
+		os.Exit(beParent())
+	}
+}
+
+// beRuntime runs the runtime as a grandchild, beneath the parent that stays.
+func beRuntime() int {
+	if !slices.Contains(os.Args, "create") {
+		cmd := exec.Command(os.Getenv("GRACEMON_TEST_RUNTIME"), os.Args[1:]...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+		_ = cmd.Run()
+		return cmd.ProcessState.ExitCode()
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return 1
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), roleVariable+"=parent")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{writer}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if cmd.Start() != nil {
+		return 1
+	}
+	writer.Close()
+	var code int
+	if _, err := fmt.Fscan(reader, &code); err != nil {
+		return 1
+	}
+	return code
+}
+
+func beParent() int {
+	if unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != nil {
+		return 1
+	}
+	cmd := exec.Command(os.Getenv("GRACEMON_TEST_RUNTIME"), os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	_ = cmd.Run()
+	// Nobody is to wait for the end of what this process has open.
+	null, _ := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	for fd := range 3 {
+		_ = unix.Dup2(int(null.Fd()), fd)
+	}
+	answer := os.NewFile(3, "answer")
+	fmt.Fprintln(answer, cmd.ProcessState.ExitCode())
+	answer.Close()
+	for {
+		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
+			return 0
+		}
+	}
+}
+
+// The exit status of an init that is not a child is asked of the kernel, and
+// never made up.
+func TestInitIsNotAChild(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		for _, end := range []struct{ script, want string }{{"exit 7", "7"}, {"sleep 1000", "137"}} {
+			c := s.container(t, "echo up; "+end.script)
+			c.runtime = c.dir + "/runtime"
+			self, err := os.Executable()
+			c.must(err)
+			c.must(os.WriteFile(c.runtime, []byte("#!/bin/sh\nexport "+roleVariable+"=runtime GRACEMON_TEST_RUNTIME="+s.runtime+"\nexec "+self+" \"$@\"\n"), 0o755))
+			c.created()
+			if parent := parentOf(t, c.pid()); parent == c.monitor {
+				t.Fatal("init is a child of the supervisor")
+			}
+			pid := c.pid()
+			c.call("start", c.id)
+			c.says("stdout F up")
+			if end.want == "137" {
+				c.must(unix.Kill(pid, unix.SIGKILL))
+			}
+			want := end.want
+			if !kernelTells(t) {
+				want = "-1"
+			}
+			c.expect("exit file", c.exitFile(), want)
+			c.gone()
+		}
+	})
+}
+
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var state string
+	var parent int
+	if _, err := fmt.Sscan(string(text[strings.LastIndexByte(string(text), ')')+1:]), &state, &parent); err != nil {
+		t.Fatal(err)
+	}
+	return parent
+}
+
+// kernelTells reports whether a pidfd tells the exit status of what was reaped
+// (Linux 6.15).
+func kernelTells(t *testing.T) bool {
+	t.Helper()
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := process.Open(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.ExitInfo()
+	return err == nil
+}
+
+// A container that shares its cgroup with others (Podman's --cgroups=disabled)
+// takes none of them along.
+func TestSharedCgroupIsNotSwept(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	const dir = "/sys/fs/cgroup/freezer/" + cgroupParent + "/shared"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Skip("no version 1 freezer here: ", err)
+	}
+	defer os.Remove(dir)
+	bystander := exec.Command("sleep", "1000")
+	if err := bystander.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = bystander.Process.Kill()
+		_ = bystander.Wait()
+	}()
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(fmt.Sprint(bystander.Process.Pid)), 0); err != nil {
+		t.Skip("nobody can be moved: ", err)
+	}
+	c := ours.container(t, `sleep 1000 & exit 4`)
+	c.spec.Linux.CgroupsPath = "/" + cgroupParent + "/shared"
+	c.spec.Linux.Namespaces = slices.DeleteFunc(c.spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	c.started()
+	c.expect("exit file", c.exitFile(), "4")
+	c.gone()
+	if !running(bystander.Process.Pid) {
+		t.Error("the bystander was killed")
+	}
+}
+
+// The delivery of TERM never returns: the stop ends all the same.
+func TestDeliveryThatHangs(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.env = []string{"GRACERUN_FAULTS=effect.deliver signal=SIGTERM do=hang"}
+	c.up()
+	begin := time.Now()
+	c.expect("stop", c.ask("stop grace=500ms"), "ended signal=9")
+	if took := time.Since(begin); took < 500*time.Millisecond {
+		t.Errorf("killed after %v, before the grace of 500ms was over", took)
+	}
+}
+
+// TERM cannot be sent at first: it is tried again within the grace.
+func TestDeliveryThatFailsIsRepeated(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.annotate("io.gracerun.faults", "effect.deliver signal=SIGTERM do=error errno=1 count=2")
+	c.up()
+	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+}
+
+// The runtime is there, and cannot be executed.
+func TestRuntimeIsNoProgram(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, "true")
+	c.runtime = c.dir + "/runtime"
+	c.must(os.WriteFile(c.runtime, []byte("no program"), 0o755))
+	c.expectStatus(c.create(), 0)
+	c.expect("sync pipe", strings.ReplaceAll(c.message(), `\/`, "/"), `{"pid": -1, "message": "run `+c.runtime+`: Exec format error"}`)
+}
+
+// Without a place for state everything works that conmon does.
+func TestNoStateDirectory(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.must(os.WriteFile(c.dir+"/state", nil, 0o600)) // a file in its place
+	c.up()
+	c.signalMonitor("TERM")
+	c.expect("story", c.ended(), "exit 5, persisted 5\nstdout F TERM\nstdout F up")
+}
+
+// Of two creates of one container one wins; the other leaves it alone.
+func TestSecondCreate(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.up()
+	second := *c
+	second.number, second.monitor = 99, 0
+	second.log = c.dir + "/log.99"
+	code := second.start(append(second.common(), "-p", c.dir+"/pidfile.99", "-P", c.dir+"/conmon-pidfile.99")...)
+	message, _, _ := strings.Cut(second.message(), ",")
+	c.expect("the second", fmt.Sprint(code, " ", message), `0 {"pid": -1`)
+	c.expect("the first", c.ask("stop grace=20s"), "ended code=5")
+}
