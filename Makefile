@@ -46,10 +46,14 @@ lint:
 	$(STATICCHECK) ./...
 
 # The exploration runs without the race detector, which would only slow a single
-# goroutine down, and says what it visited; everything else runs with it.
+# goroutine down, and says what it visited. The emulated machine of the host tests
+# comes last, alone: it needs the processors for itself. Everything else runs with
+# the race detector.
+HOST = gracerun.io/integration/host
 test: deps lint build
-	$(GO) test -race -short ./...
+	$(GO) test -race -short $$($(GO) list ./... | grep -v '^$(HOST)$$')
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
+	$(GO) test -short -timeout 20m $(HOST)
 
 # opencontainers/runtime-tools over runc alone and over gracerun: five to ten minutes.
 conformance: deps
