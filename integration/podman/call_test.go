@@ -15,7 +15,7 @@ import (
 
 // patience is how long anything may take before the test gives up. Nothing here
 // takes a tenth of it when all is well.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // A user works with one container of a stack, and notes what is seen.
 type user struct {
