@@ -161,6 +161,44 @@ func TestCutAnywhere(t *testing.T) {
 	}
 }
 
+// Who resumes a long journal has the machine of who reads all of it, wherever it
+// was cut.
+func TestResumeALongJournal(t *testing.T) {
+	p := newPlace(t)
+	w := p.create(lifecycle.DefaultConfig())
+	m := lifecycle.New(lifecycle.DefaultConfig())
+	step(t, w, m, stop[0].at, stop[0].ev)
+	for i := range lifecycle.Instant(150) {
+		step(t, w, m, 2*second+i, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: i%2 == 0})
+	}
+	text := p.read(Name)
+	if len(text) < 2*(headLength+tailLength) {
+		t.Fatalf("has only %d bytes", len(text))
+	}
+	for cut := len(text); cut > len(text)-2000; cut -= 7 {
+		if err := os.WriteFile(filepath.Join(p.path, Name), []byte(text[:cut]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, err := Read([]byte(text[:cut]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := j.Machine()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, got := p.resume()
+		if string(got.AppendSnapshot(nil)) != string(want.AppendSnapshot(nil)) {
+			t.Fatalf("cut at %d: resumed as %s, want %s", cut, got.AppendSnapshot(nil), want.AppendSnapshot(nil))
+		}
+		step(t, w, got, 3*second, lifecycle.Event{Kind: lifecycle.OOM})
+		w.Close()
+		if j, err := Read([]byte(p.read(Name))); err != nil || j.Records[len(j.Records)-1].Event != "oom" {
+			t.Fatalf("cut at %d: what was written is not read: %v", cut, err)
+		}
+	}
+}
+
 func TestContinuesInANewFile(t *testing.T) {
 	p := newPlace(t)
 	w := p.create(lifecycle.DefaultConfig())

@@ -48,21 +48,18 @@ func Create(dir int, c lifecycle.Config) (*Writer, error) {
 // caller must hold the lock (Lock) or know otherwise that nobody else writes.
 func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 	name := Name
-	text, err := readFile(dir, name)
+	text, size, err := readEnds(dir, name)
 	if err == unix.ENOENT {
 		// Its writer died between two renames.
 		name = OldName
-		text, err = readFile(dir, name)
+		text, size, err = readEnds(dir, name)
 	}
 	if err != nil {
 		return nil, nil, &Error{"read", Name, err}
 	}
-	j, err := Read(ends(text))
+	j, err := Read(text)
 	if err != nil {
-		if _, e := Read(text); e != nil {
-			err = e // which knows the number of the line
-		}
-		return nil, nil, err
+		return nil, nil, whole(dir, name, err)
 	}
 	m, err := j.Machine()
 	if err != nil {
@@ -76,23 +73,72 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 		return nil, nil, &Error{"open", Name, err}
 	}
 	// An incomplete last line must not become the beginning of the next one.
-	whole := bytes.LastIndexByte(text, '\n') + 1
-	if w.size = int64(whole); whole < len(text) && unix.Ftruncate(w.fd, w.size) != nil {
+	incomplete := len(text) - (bytes.LastIndexByte(text, '\n') + 1)
+	if w.size = size - int64(incomplete); incomplete > 0 && unix.Ftruncate(w.fd, w.size) != nil {
 		w.size = Limit // so that the next record begins a new file
 	}
 	return w, m, nil
 }
 
-// ends gives the first line and the last complete one. The last has the whole
-// machine, and a caller who signals a container is not to pay for its history.
-func ends(text []byte) []byte {
-	first := bytes.IndexByte(text, '\n') + 1
-	last := bytes.LastIndexByte(text, '\n') + 1
-	if last <= first {
-		return text
+// whole gives the error of reading the journal from its beginning, which knows the
+// number of the line.
+func whole(dir int, name string, err error) error {
+	if text, e := readFile(dir, name); e == nil {
+		if _, e := Read(text); e != nil {
+			return e
+		}
 	}
-	begin := bytes.LastIndexByte(text[:last-1], '\n') + 1
-	return append(text[:first:first], text[begin:last]...)
+	return err
+}
+
+// headLength is enough for a header, tailLength for a record or two.
+const headLength, tailLength = 512, 4096
+
+// readEnds reads of a journal the first line and the last ones, and what may
+// follow them incomplete; and gives the size of the file. The last line has the
+// whole machine: a caller who signals a container is not to pay for its history.
+func readEnds(dir int, name string) (text []byte, size int64, err error) {
+	fd, err := openat(dir, name, unix.O_RDONLY)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, 0, err
+	}
+	if st.Size > headLength+tailLength {
+		buf := make([]byte, headLength+tailLength)
+		head, tail := buf[:headLength], buf[headLength:]
+		if err := pread(fd, head, 0); err != nil {
+			return nil, 0, err
+		}
+		if err := pread(fd, tail, st.Size-tailLength); err != nil {
+			return nil, 0, err
+		}
+		first, begin := bytes.IndexByte(head, '\n'), bytes.IndexByte(tail, '\n')
+		if first >= 0 && begin >= 0 && bytes.LastIndexByte(tail, '\n') > begin {
+			return append(head[:first+1:first+1], tail[begin+1:]...), st.Size, nil
+		}
+	}
+	text, err = readFile(dir, name)
+	return text, int64(len(text)), err
+}
+
+func pread(fd int, b []byte, at int64) error {
+	for n := 0; n < len(b); {
+		got, err := unix.Pread(fd, b[n:], at+int64(n))
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return err
+		case got == 0:
+			return unix.EIO // it has become shorter
+		default:
+			n += got
+		}
+	}
+	return nil
 }
 
 // last is the instant of the last record, 0 if there is none.
