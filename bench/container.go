@@ -17,7 +17,7 @@ import (
 )
 
 // patience is how long anything may take before the benchmark gives it up.
-const patience = 10 * time.Second
+const patience = 20 * time.Second
 
 // container is one that runs the workload.
 type container struct {

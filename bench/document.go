@@ -28,7 +28,7 @@ var reasons = []reason{
   written one by one, and the cost is in waking up, the target can be met: gracemon then looks once a millisecond.`},
 	{"memory", `the Go runtime has a span of 8 KiB for each size that was ever allocated, two of whose pages are touched as soon as it holds
   one pointer, and stacks for three threads of its own. A Go program that only waits in epoll has 410 KiB of its own. GODEBUG=sbrk=1
-  would halve the rest, but one start in 130 dies of it (the random first address of the heap can leave no room for the first stack),
+  would bring gracemon to 380, but one start in 140 dies of it (the random first address of the heap can leave no room for the first stack),
   and it aligns too little for the locks of the runtime. One process for many containers would help; it is not built.`},
 	{"exit", `before it writes the exit file gracemon takes what is left in both streams, looks whether anybody is left in the
   cgroup, and writes its journal; conmon writes the file first. The difference is a tenth of a millisecond.`},

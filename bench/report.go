@@ -1,6 +1,9 @@
 package bench
 
 import (
+	"encoding/json"
+	"fmt"
+	"os"
 	"slices"
 	"time"
 )
@@ -82,3 +85,16 @@ func (r *Report) finish(targets []target) {
 }
 
 func milliseconds(ns int64) float64 { return float64(ns) / 1e6 }
+
+// Read reads the results of an earlier run, as WriteJSON wrote them.
+func Read(file string) (*Report, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	r := new(Report)
+	if err := json.Unmarshal(text, r); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return r, nil
+}

@@ -26,7 +26,7 @@ func main() {
 
 func run() (int, error) {
 	var o bench.Options
-	var document, results, sections string
+	var document, results, sections, from string
 	flag.StringVar(&o.Bin, "bin", "bin", "directory of gracerun, gracemon, gracerun-native and workload")
 	flag.StringVar(&o.Newer, "newer", ".work/trixie", "tree into which packages of a later Debian were unpacked")
 	flag.StringVar(&o.Disk, "disk", ".work", "directory on a disk")
@@ -34,12 +34,20 @@ func run() (int, error) {
 	flag.StringVar(&document, "document", "", "write docs/performance.md to this `file`")
 	flag.StringVar(&results, "results", "", "write results.txt, results.md and results.json to this `directory`")
 	flag.StringVar(&sections, "only", "", "comma-separated sections to run: "+strings.Join(bench.Sections(), ", "))
+	flag.StringVar(&from, "from", "", "measure nothing: write again what an earlier run has left in this results.json")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return 0, fmt.Errorf("unexpected argument %q", flag.Arg(0))
 	}
 	if sections != "" {
 		o.Sections = strings.Split(sections, ",")
+	}
+	if from != "" {
+		report, err := bench.Read(from)
+		if err != nil {
+			return 0, err
+		}
+		return 0, write(report, results, document)
 	}
 	if os.Geteuid() != 0 {
 		return 0, fmt.Errorf("containers need root here: run it with sudo")
@@ -54,16 +62,20 @@ func run() (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	return 0, write(report, results, document)
+}
+
+func write(report *bench.Report, results, document string) error {
 	if err := report.WriteText(os.Stdout); err != nil {
-		return 0, err
+		return err
 	}
 	if results != "" {
 		if err := report.WriteAll(results); err != nil {
-			return 0, err
+			return err
 		}
 	}
 	if document != "" {
-		return 0, report.WriteDocument(filepath.Clean(document))
+		return report.WriteDocument(filepath.Clean(document))
 	}
-	return 0, nil
+	return nil
 }
