@@ -14,6 +14,7 @@ import (
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/scope"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
@@ -122,6 +123,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		}
 		// Nobody works in it and the runtime knows of no such container: it was
 		// left by a call that died, or the container was deleted behind our back.
+		c.removeScope(scopeOf(dir))
 		if err = dir.Remove(); err != nil {
 			break
 		}
@@ -212,14 +214,20 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 		}
 		return false
 	}
-	if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
+	runHasEnded := endOfRun(dir)
+	if runHasEnded {
+		// Its sweeper may be at it: the lock is held for a moment at most.
+		if journal.Lock(dir.FD()) != nil {
+			return false
+		}
+	} else if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return false // a create or delete is under way
 	}
 	if container, err := oci.ReadContainer(dir); err == nil {
 		return !container.Known()
 	}
 	var st unix.Stat_t
-	if unix.Fstat(dir.FD(), &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < settling && !dir.HasRecord() {
+	if !runHasEnded && (unix.Fstat(dir.FD(), &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < settling && !dir.HasRecord()) {
 		return false // perhaps a supervisor has just made it
 	}
 	program, err := c.program()
@@ -253,6 +261,9 @@ func (c *call) runtimeDir(program, id string) (string, error) {
 func (c *call) container(dir *statedir.Dir, id string) (*oci.Container, error) {
 	container, err := oci.ReadContainer(dir)
 	if err == nil {
+		if isSucceeded(container) && discard(dir) {
+			return nil, errUnknown
+		}
 		return container, nil
 	}
 	if !errors.Is(err, unix.ENOENT) {
@@ -276,6 +287,41 @@ func (c *call) container(dir *statedir.Dir, id string) (*oci.Container, error) {
 		return nil, errUnknown
 	}
 	return oci.ReadContainer(dir)
+}
+
+// isSucceeded tells whether the runtime has another container of that id by now:
+// this one was deleted and that one made without gracerun. What is known of the
+// dead one's init must not be said of the living one.
+func isSucceeded(container *oci.Container) bool {
+	p, err := process.OpenVerified(container.Init)
+	if err == nil {
+		exited, err := p.Exited()
+		p.Close()
+		if err != nil || !exited {
+			return false
+		}
+	} else if !errors.Is(err, process.ErrGone) && !errors.Is(err, process.ErrReused) {
+		return false
+	}
+	status, err := oci.ReadStatus(container.Dir)
+	if err != nil {
+		return false
+	}
+	return status.Pid != container.Init.Pid ||
+		status.StartTime != 0 && container.Init.StartTime != 0 && status.StartTime != container.Init.StartTime
+}
+
+// discard takes away the state directory of a container that is no more. One that
+// has a supervisor, or had one, is left to it.
+func discard(dir *statedir.Dir) bool {
+	if unix.Faccessat(dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != unix.ENOENT || recovery.Exists(dir.FD()) {
+		return false
+	}
+	if journal.Lock(dir.FD()) != nil {
+		return false
+	}
+	defer journal.Unlock(dir.FD())
+	return dir.Remove() == nil
 }
 
 // errUnknown: gracerun knows nothing of the container; the wrapped runtime may.

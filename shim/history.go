@@ -91,6 +91,7 @@ func (c *call) events() int {
 	var asked bool
 	args, ok := c.scan([]flag{{name: "signals", on: &asked}})
 	if !ok || !asked {
+		c.findMaker()
 		return c.become(c.argv)
 	}
 	if len(args) != 1 {

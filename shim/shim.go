@@ -20,7 +20,10 @@ func Main(argv []string) int {
 	if len(argv) > 3 && argv[1] == trampoline {
 		return becomeListener(argv[2:])
 	}
-	if len(argv) == 5 && argv[1] == sweeper {
+	if len(argv) == 6 && argv[1] == detach {
+		return startSweeper(argv[2:])
+	}
+	if len(argv) == 6 && argv[1] == sweeper {
 		return sweep(argv[2:])
 	}
 	c := parse(argv)
@@ -60,6 +63,7 @@ func Main(argv []string) int {
 	case helpCommand:
 		return c.help()
 	}
+	c.findMaker()
 	return c.become(c.argv)
 }
 
@@ -92,5 +96,22 @@ func (c *call) program() (string, error) {
 func (c *call) belongsTo(container *oci.Container) {
 	if container != nil && unix.Faccessat(unix.AT_FDCWD, container.Program, unix.X_OK, 0) == nil {
 		c.wrapped = container.Program
+	}
+}
+
+// findMaker looks for the runtime that has made the container of a command that
+// is handed on. The flags of exec, update and the others differ from runtime to
+// runtime; the first argument that names a container is taken for it.
+func (c *call) findMaker() {
+	for _, arg := range c.args {
+		dir, err := c.open(arg)
+		if err != nil {
+			continue
+		}
+		if container, err := oci.ReadContainer(dir); err == nil {
+			c.belongsTo(container)
+		}
+		dir.Close()
+		return
 	}
 }

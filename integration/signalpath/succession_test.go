@@ -1,0 +1,78 @@
+package signalpath
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"gracerun.io/internal/testbed"
+)
+
+// A container that is run in the foreground and ends leaves its id to the next at
+// once, whether or not what is left of it has been swept away.
+func TestRunAgainAtOnce(t *testing.T) {
+	besides(t, func(t *testing.T, p pairing) {
+		c, err := p.stack.New(t.TempDir(), testbed.Options{Workload: "exit 0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 6 {
+			if got := call(t, c, gracerun(), "run", "--bundle", c.Bundle(), c.ID); got.code != 0 {
+				t.Fatalf("run %d: %+v", i+1, got)
+			}
+		}
+	})
+}
+
+// What gracerun knows of a container is not said of another of the same id, which
+// the runtime has made without it: after a stop of a container that was not
+// gracerun's and that was interrupted, or after a delete behind its back.
+func TestSucceededBehindItsBack(t *testing.T) {
+	besides(t, func(t *testing.T, p pairing) {
+		c := bare(t, p)
+		if got, err := createAlone(t, c, nil); err != nil || got.code != 0 {
+			t.Fatalf("create: %+v, %v", got, err)
+		}
+		if got := call(t, c, p.stack.Wrapped, "delete", "--force", c.ID); got.code != 0 {
+			t.Fatalf("delete: %+v", got)
+		}
+		null, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer null.Close()
+		again := c.Command(patience(t), p.stack.Wrapped, "create", "--bundle", c.Bundle(), c.ID)
+		again.Stdout, again.Stderr = null, null
+		if err := again.Run(); err != nil {
+			t.Fatal(err)
+		}
+		if got := call(t, c, gracerun(), "state", c.ID); !strings.Contains(got.stdout, `"status": "created"`) {
+			t.Errorf("state: %+v", got)
+		}
+		if got := call(t, c, gracerun(), "kill", c.ID, "KILL"); got.code != 0 {
+			t.Errorf("kill: %+v", got)
+		}
+	})
+}
+
+// A command that is handed on goes to the runtime that has made the container,
+// whatever is configured by then.
+func TestMakerIsAsked(t *testing.T) {
+	besides(t, func(t *testing.T, p pairing) {
+		c := bare(t, p)
+		if got, err := createAlone(t, c, nil); err != nil || got.code != 0 {
+			t.Fatalf("create: %+v, %v", got, err)
+		}
+		other := filepath.Join(t.TempDir(), "crun")
+		if err := os.WriteFile(other, []byte("#!/bin/sh\necho a stranger >&2\nexit 7\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"ps", c.ID}, {"update", "--pids-limit", "100", c.ID}, {"exec", "--cwd", "/", c.ID, "true"}, {"events", "--stats", c.ID}} {
+			got, err := try(patience(t), c, gracerun(), []string{"GRACERUN_RUNTIME=" + other}, args...)
+			if err != nil || got.code == 7 || strings.Contains(got.stderr, "a stranger") {
+				t.Errorf("%s: %+v, %v", args[0], got, err)
+			}
+		}
+	})
+}
