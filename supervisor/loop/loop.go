@@ -36,10 +36,18 @@ func (f HandlerFunc) Ready(events uint32) { f(events) }
 // goroutine, but for Stop from inside a handler.
 type Loop struct {
 	epoll    int
-	handlers map[int32]Handler
+	handlers map[int32]handler
+	added    int32    // counts Add
 	timers   []*Timer // armed; few, so that a list will do
 	deferred []func()
 	stopped  bool
+}
+
+// handler is one with the number of its Add: of a descriptor that was closed and
+// whose number is another's, the batch may still hold what was reported.
+type handler struct {
+	Handler
+	nth int32
 }
 
 // batch is how many ready descriptors are taken from the kernel at once.
@@ -51,7 +59,7 @@ func New() (*Loop, error) {
 	if err != nil {
 		return nil, &OpError{"epoll_create1", err}
 	}
-	return &Loop{epoll: fd, handlers: map[int32]Handler{}}, nil
+	return &Loop{epoll: fd, handlers: map[int32]handler{}}, nil
 }
 
 // OpError says which call failed. Err is a unix.Errno.
@@ -68,17 +76,18 @@ func (e *OpError) Unwrap() error { return e.Err }
 // Add waits for events of the descriptor, level-triggered. Regular files cannot
 // be waited for: unix.EPERM.
 func (l *Loop) Add(fd int, events uint32, h Handler) error {
-	if err := l.control(unix.EPOLL_CTL_ADD, fd, events); err != nil {
+	l.added++
+	if err := l.control(unix.EPOLL_CTL_ADD, fd, events, l.added); err != nil {
 		return err
 	}
-	l.handlers[int32(fd)] = h
+	l.handlers[int32(fd)] = handler{h, l.added}
 	return nil
 }
 
 // Modify changes which events of the descriptor are waited for. With 0 it hears
 // of Hup and Error only.
 func (l *Loop) Modify(fd int, events uint32) error {
-	return l.control(unix.EPOLL_CTL_MOD, fd, events)
+	return l.control(unix.EPOLL_CTL_MOD, fd, events, l.handlers[int32(fd)].nth)
 }
 
 // Remove stops waiting for the descriptor; its handler is not called again. It
@@ -91,8 +100,8 @@ func (l *Loop) Remove(fd int) {
 	_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, fd, nil) // fails only if it is gone already
 }
 
-func (l *Loop) control(op, fd int, events uint32) error {
-	ev := unix.EpollEvent{Events: events, Fd: int32(fd)}
+func (l *Loop) control(op, fd int, events uint32, nth int32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(fd), Pad: nth}
 	if err := unix.EpollCtl(l.epoll, op, fd, &ev); err != nil {
 		return &OpError{"epoll_ctl", err}
 	}
@@ -161,7 +170,7 @@ func (l *Loop) once(ready []unix.EpollEvent) error {
 	}
 	for _, ev := range ready[:max(n, 0)] {
 		// A handler that ran before may have removed this one.
-		if h, ok := l.handlers[ev.Fd]; ok {
+		if h, ok := l.handlers[ev.Fd]; ok && h.nth == ev.Pad {
 			h.Ready(ev.Events)
 		}
 	}

@@ -190,3 +190,34 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Both pipes are ready together; whichever is told first closes the other and has
+// its number again for something that is not ready.
+func TestNumberTakenInTheSameBatch(t *testing.T) {
+	l := newLoop(t)
+	var reads [2]int
+	for i := range reads {
+		read, write := pipe(t)
+		if _, err := unix.Write(write, []byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		reads[i] = read
+	}
+	quiet, _ := pipe(t)
+	told := false
+	for i := range reads {
+		must(t, l.Add(reads[i], Readable, HandlerFunc(func(uint32) {
+			for _, fd := range reads {
+				l.Remove(fd)
+			}
+			other := reads[1-i]
+			must(t, unix.Dup3(quiet, other, unix.O_CLOEXEC))
+			must(t, l.Add(other, Readable, HandlerFunc(func(uint32) { told = true })))
+			l.Stop()
+		})))
+	}
+	run(t, l)
+	if told {
+		t.Error("one that is not ready was told what its predecessor was to hear")
+	}
+}
