@@ -235,3 +235,48 @@ func FuzzNotify(f *testing.F) {
 		}
 	})
 }
+
+// The container has the directory: whatever it puts in the place of the socket as
+// this is made, the mode of no file of the host's changes.
+func TestNotifyHostileDirectory(t *testing.T) {
+	r := newRig(t)
+	dir := r.dir + "/notify"
+	victim := r.dir + "/victim"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// Only what is there is replaced.
+			if unix.Access(dir+"/notify.sock", unix.F_OK) == nil {
+				_ = unix.Symlink(victim, dir+"/link")
+				_ = unix.Rename(dir+"/link", dir+"/notify.sock")
+			}
+		}
+	}()
+	changed := false
+	for range 500 {
+		if n, err := ListenNotify(r.loop, r.dir, "/x", nil); err == nil {
+			n.Close()
+		}
+		if st, err := os.Stat(victim); err != nil || st.Mode().Perm() != 0o600 {
+			changed = true
+			break
+		}
+	}
+	close(stop)
+	<-ended
+	if changed {
+		t.Error("the mode of the host's file was changed")
+	}
+}

@@ -125,10 +125,17 @@ func bind(dir int, name, path string, kind int, mode uint32) (fd int, err error)
 	}
 	if err = unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
 		err = &Error{"Failed to remove existing socket: " + path, err}
-	} else if err = unix.Bind(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name}); err != nil {
-		err = &Error{"Failed to bind socket " + path, err}
-	} else if err = unix.Fchmodat(dir, name, mode, 0); err != nil {
+	} else if err = unix.Fchmod(fd, mode); err != nil {
 		err = &Error{"Failed to change socket permissions " + path, err}
+	} else {
+		// The mode of the descriptor becomes that of the name. It is not changed by
+		// name: a container that has the directory could have put a link there.
+		mask := unix.Umask(0)
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name})
+		unix.Umask(mask)
+		if err != nil {
+			err = &Error{"Failed to bind socket " + path, err}
+		}
 	}
 	if err != nil {
 		unix.Close(fd)
