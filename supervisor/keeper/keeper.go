@@ -84,6 +84,7 @@ type hold struct {
 	dir   string
 	names []string
 	fds   []int
+	gone  bool // let go of
 
 	child child // its successor's first stage
 	tries int
@@ -272,7 +273,7 @@ func (h *hold) letGo() {
 	for _, fd := range h.fds {
 		unix.Close(fd)
 	}
-	h.names, h.fds = nil, nil
+	h.names, h.fds, h.gone = nil, nil, true
 	if h.conn >= 0 {
 		s.loop.Remove(h.conn)
 		unix.Close(h.conn)
@@ -333,7 +334,7 @@ func (h *hold) recovered() {
 	unix.Close(h.child.pidfd)
 	h.child = child{pidfd: -1}
 	switch {
-	case h.fds == nil: // and has deposited already
+	case h.gone: // it has deposited already
 	case err == nil && status.Signal == 0 && status.Code == 0:
 		h.letGo()
 	default:

@@ -15,6 +15,8 @@ import (
 
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
 )
 
 // The keeper is this test binary, and so is the successor that it starts, which
@@ -278,5 +280,33 @@ func BenchmarkDeposit(b *testing.B) {
 			b.Fatal(err)
 		}
 		unix.Close(conn)
+	}
+}
+
+// A supervisor that had nothing to deposit yet has a successor too, and after that
+// nothing of it stays.
+func TestNothingHeld(t *testing.T) {
+	l, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{loop: l, program: os.Args[0], say: func(text string) { t.Log(text) }}
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/fail", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := &hold{s: s, conn: -1, dir: dir, child: child{pidfd: -1}}
+	h.timer.Fire = h.recover
+	s.holds = append(s.holds, h)
+	var late loop.Timer
+	late.Fire = l.Stop
+	l.Arm(&late, loop.Now().After(20*lifecycle.Second))
+	s.idle.Fire = l.Stop
+	h.recover()
+	if err := l.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dir + "/successor"); err != nil || len(s.holds) != 0 {
+		t.Errorf("%d are held on to, and of the successor's second try: %v", len(s.holds), err)
 	}
 }
