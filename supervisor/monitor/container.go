@@ -318,11 +318,17 @@ func (c *Container) lookForStart() {
 type program struct{ dev, ino uint64 }
 
 func programOf(pid int) (program, bool) {
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/exe", &st); err != nil {
+	return programAt("/proc/" + strconv.Itoa(pid) + "/exe")
+}
+
+// programAt does not ask the file's server, be it FUSE or NFS: one that does not
+// answer, and it can be the container's own, would hold the supervisor up for ever.
+func programAt(path string) (program, bool) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
 		return program{}, false
 	}
-	return program{st.Dev, st.Ino}, true
+	return program{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, true
 }
 
 // ownSignal takes a signal that the supervisor process received.
@@ -370,6 +376,7 @@ func (c *Container) initExited() {
 	c.memo.SetExit(ev.Status)
 	c.init.pidfd.Close()
 	c.init.pid, c.init.pidfd = 0, -1
+	c.s.loop.Arm(&c.init.retry, lifecycle.Never)
 	c.s.loop.Arm(&c.timeout, lifecycle.Never)
 	c.tell(ev)
 	c.lookIfEmpty()

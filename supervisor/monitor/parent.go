@@ -75,7 +75,7 @@ func (p *parent) exited(c *Container, status int, message string) {
 
 func (p *parent) closeStart(c *Container) {
 	c.s.loop.Remove(p.start)
-	unix.Close(p.start)
+	c.s.closeInherited(p.start)
 	p.start = -1
 }
 
@@ -101,7 +101,7 @@ func (p *parent) tell(c *Container, fd *int, number int, message string) {
 			if err != unix.EPIPE {
 				c.notes.warn("container " + c.o.ID + ": Unable to send message to parent " + cmdline.Text(err))
 			}
-			unix.Close(*fd)
+			c.s.closeInherited(*fd)
 			*fd = -1
 			return
 		}

@@ -134,11 +134,29 @@ func (s *Supervisor) reap() {
 			}
 			continue
 		}
+		if c := s.ofInit(pid); c != nil {
+			// A tracer had it first when its end was seen (ptrace(2)).
+			c.initExited()
+			if exitedChild() == pid {
+				return
+			}
+			continue
+		}
 		if s.creating > 0 {
 			return // seen again when the create has ended
 		}
 		_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 	}
+}
+
+// ofInit gives the container whose first process that is.
+func (s *Supervisor) ofInit(pid int) *Container {
+	for _, c := range s.containers {
+		if c.init.pid == pid {
+			return c
+		}
+	}
+	return nil
 }
 
 // exitedChild gives the number of some child that can be reaped, 0 if there is none.
@@ -251,6 +269,18 @@ func openDescriptors() (fds []int) {
 			if fd := number(name); fd > 2 && fd != dir {
 				fds = append(fds, fd)
 			}
+		}
+	}
+}
+
+// closeInherited closes one of the caller's descriptors, or any other. Its number
+// is not the caller's any more: it may be of something else by the time of letGo.
+func (s *Supervisor) closeInherited(fd int) {
+	unix.Close(fd)
+	for i := range s.inherited {
+		if s.inherited[i] == fd {
+			s.inherited = append(s.inherited[:i], s.inherited[i+1:]...)
+			return
 		}
 	}
 }

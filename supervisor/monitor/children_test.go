@@ -1,0 +1,115 @@
+//go:build linux && (amd64 || arm64)
+
+package monitor
+
+import (
+	"os/exec"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/loop"
+)
+
+// An init that is traced is its tracer's first, and its end is seen before it can
+// be reaped. When it can, it is not an orphan: its status is not thrown away.
+func TestReapedLate(t *testing.T) {
+	l, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Supervisor{loop: l, children: map[int]func(){}}
+	c := &Container{s: s, o: &cmdline.Options{ID: "traced"}, notes: new(notes)}
+	c.prepare()
+	c.parent.none()
+	c.machine = lifecycle.New(lifecycle.DefaultConfig())
+	s.containers = append(s.containers, c)
+	init := exec.Command("/bin/sh", "-c", "exit 7")
+	if err := init.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c.init.pid = init.Process.Pid
+	if c.init.pidfd, err = process.Open(c.init.pid); err != nil {
+		t.Fatal(err)
+	}
+	fds := []unix.PollFd{{Fd: int32(c.init.pidfd), Events: unix.POLLIN}}
+	for n := 0; n == 0; {
+		if n, err = unix.Poll(fds, -1); err != nil && err != unix.EINTR {
+			t.Fatal(err)
+		}
+	}
+	c.step(lifecycle.Event{Kind: lifecycle.CreateDone})
+	c.init.retry.Fire = func() { t.Error("it is asked for once more") }
+	l.Arm(&c.init.retry, loop.Now())
+	s.reap()
+	c.settle()
+	if got := c.machine.Status(); got != lifecycle.Exited(7) {
+		t.Errorf("it ended with %v, want exit status 7", got)
+	}
+	l.Defer(l.Stop)
+	if err := l.Run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A descriptor of the caller that was closed before the end of the container is
+// not closed once more, when its number is another's.
+func TestInheritedClosedOnce(t *testing.T) {
+	var sync [2]int
+	if err := unix.Pipe2(sync[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(sync[0]) // the caller is gone
+	s := &Supervisor{inherited: []int{sync[1]}}
+	c := &Container{s: s, o: &cmdline.Options{ID: "orphan"}, notes: new(notes)}
+	c.parent = parent{sync: sync[1], attach: -1, start: -1, key: "pid"}
+	c.parent.created(c, 1)
+	if c.parent.sync != -1 {
+		t.Fatal("a caller that is gone is still told")
+	}
+	other, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, sync[1])
+	if err != nil || other != sync[1] {
+		t.Fatalf("number %d, %v; want %d again", other, err, sync[1])
+	}
+	s.letGo(c.parent.sync, c.parent.attach)
+	if err := unix.Close(other); err != nil {
+		t.Error("what has the number now was closed: " + err.Error())
+	}
+}
+
+// The file that init executes can be on a file system whose server does not
+// answer, or is the container's own.
+func TestProgramOnAHungFileSystem(t *testing.T) {
+	server, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skip("no FUSE: " + err.Error())
+	}
+	dir := t.TempDir()
+	options := "fd=" + strconv.Itoa(server) + ",rootmode=40000,user_id=0,group_id=0"
+	if err := unix.Mount("hung", dir, "fuse", 0, options); err != nil {
+		unix.Close(server)
+		t.Skip("no FUSE: " + err.Error())
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	answered := make(chan bool)
+	go func() {
+		_, ok := programAt(dir)
+		answered <- ok
+	}()
+	select {
+	case ok := <-answered:
+		if !ok {
+			t.Error("the program is not known")
+		}
+		unix.Close(server)
+	case <-time.After(5 * time.Second):
+		t.Error("waits for the server of the file system")
+		unix.Close(server) // which ends the wait
+		<-answered
+	}
+}
