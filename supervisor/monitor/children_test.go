@@ -3,6 +3,7 @@
 package monitor
 
 import (
+	"os"
 	"os/exec"
 	"strconv"
 	"testing"
@@ -111,5 +112,39 @@ func TestProgramOnAHungFileSystem(t *testing.T) {
 		t.Error("waits for the server of the file system")
 		unix.Close(server) // which ends the wait
 		<-answered
+	}
+}
+
+// A runtime that was killed, as by a stop of what is being created, can have made
+// a container: it does not stay behind.
+func TestRemainsOfAKilledRuntime(t *testing.T) {
+	l, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	script := "#!/bin/sh\n[ \"$1\" = delete ] && echo \"$@\" >" + dir + "/deleted\n"
+	if err := os.WriteFile(dir+"/runtime", []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := &Supervisor{loop: l, children: map[int]func(){}}
+	c := &Container{s: s, o: &cmdline.Options{ID: "half", Runtime: dir + "/runtime"}, notes: new(notes), env: os.Environ()}
+	c.prepare()
+	c.parent.none()
+	c.streams.ours = [3]int{-1, -1, -1}
+	c.machine = lifecycle.New(lifecycle.DefaultConfig())
+	s.containers, s.creating = append(s.containers, c), 1
+	if c.create.runtime, err = s.start([]string{"/bin/sleep", "600"}, c.env, [3]int{0, 1, 2}, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
+		t.Fatal(err)
+	}
+	c.abortCreate()
+	if err := l.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(dir + "/deleted"); string(got) != "delete --force half\n" {
+		t.Errorf("the runtime was run with %q, %v", got, err)
 	}
 }

@@ -23,6 +23,7 @@ type create struct {
 	ended   bool  // and it was successful; a terminal is awaited
 	wait    loop.Timer
 	failed  bool
+	killed  bool // the runtime was, and may have left a container that is made
 }
 
 // begin starts the runtime, or for --exec-attach, waits for the client first.
@@ -151,6 +152,7 @@ func (c *Container) runtimeEnded() {
 		return
 	}
 	if !c.o.Exec && code != 0 {
+		c.create.killed = status.Signal != 0
 		why := "Failed to create container: exit status " + strconv.Itoa(code)
 		if c.machine.State() == lifecycle.Killing {
 			why = "Failed to create container: it was stopped before it was there"
@@ -314,7 +316,34 @@ func (c *Container) createFailed(told, why string) {
 		c.keepState(false) // there is nothing to be deleted
 	}
 	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone, Errno: int32(unix.EIO)})
-	c.s.loop.Defer(func() { c.s.reap(); c.runExitCommand(nil) })
+	c.s.loop.Defer(func() {
+		c.s.reap()
+		over := func() { c.runExitCommand(nil) }
+		if c.create.killed {
+			c.removeRemains(over)
+			return
+		}
+		over()
+	})
+}
+
+// removeRemains has the runtime delete what one that was killed, by us or with its
+// supervisor, has made, and then calls over. The machine is told before, since a
+// gracerun that deletes asks it.
+func (c *Container) removeRemains(over func()) {
+	argv := append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
+	p, err := c.s.start(argv, c.env, [3]int{0, 1, 2}, true)
+	if err == nil {
+		err = c.s.waitFor(p, func() {
+			_, _ = process.Pidfd(p.pidfd).Reap()
+			unix.Close(p.pidfd)
+			over()
+		})
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": delete what was made of it: " + cmdline.Text(err))
+		c.s.loop.Defer(over)
+	}
 }
 
 // number reads decimal digits; 0 is what is none.

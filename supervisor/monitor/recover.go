@@ -558,8 +558,7 @@ func (c *Container) writeMonitorPID() {
 }
 
 // cleanUp ends a create whose supervisor died: its caller has seen the end of its
-// pipe, and the runtime died with its parent. What it had made goes. The machine
-// is told first, since a gracerun that deletes asks it.
+// pipe, and the runtime died with its parent. What it had made goes.
 func (c *Container) cleanUp() {
 	c.create.failed = true
 	c.exitCode = c.notes.fail("its supervisor died while it was created")
@@ -570,19 +569,7 @@ func (c *Container) cleanUp() {
 		c.s.loop.Defer(over)
 		return
 	}
-	argv := append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
-	p, err := c.s.start(argv, c.env, [3]int{0, 1, 2}, true)
-	if err == nil {
-		err = c.s.waitFor(p, func() {
-			_, _ = process.Pidfd(p.pidfd).Reap()
-			unix.Close(p.pidfd)
-			over()
-		})
-	}
-	if err != nil {
-		c.notes.warn("container " + c.o.ID + ": delete what was made of it: " + cmdline.Text(err))
-		c.s.loop.Defer(over)
-	}
+	c.removeRemains(over)
 }
 
 // --- streams
