@@ -59,6 +59,7 @@ type plan struct {
 	after    time.Duration // how long it goes on after SIGTERM; negative: until it is killed
 	burst    int
 	pause    time.Duration
+	most     int // lines before it is stopped; 0: no limit
 	grace    time.Duration
 	env      []string
 	terminal bool
@@ -76,7 +77,7 @@ func (s *stack) make(p plan) (*container, error) {
 	c.env = append(os.Environ(), "GRACERUN_STATE_DIR="+s.state, "GRACERUN_RUNTIME="+s.runtime)
 	c.env = append(c.env, p.env...)
 	spec := testbed.Spec("/gracecrash/"+c.id, "/writer", "write", strconv.Itoa(p.code), strconv.Itoa(int(p.after.Milliseconds())),
-		strconv.Itoa(p.burst), strconv.Itoa(int(p.pause.Milliseconds())))
+		strconv.Itoa(p.burst), strconv.Itoa(int(p.pause.Milliseconds())), strconv.Itoa(p.most))
 	spec.Root.Path = s.rootfs
 	spec.Root.Readonly = true
 	spec.Process.Terminal = p.terminal

@@ -29,7 +29,7 @@ func TestUpgrade(t *testing.T) {
 	for _, name := range []string{"gracemon", "gracerun", "writer"} {
 		install(t, filepath.Join(s.bin, name), filepath.Join(own.bin, name))
 	}
-	r := &round{plan: plan{code: 5, after: -time.Millisecond, burst: 30, pause: time.Millisecond, grace: 1500 * time.Millisecond}, deaf: true, keeper: true}
+	r := &round{plan: plan{code: 5, after: -time.Millisecond, burst: 30, pause: time.Millisecond, grace: 5 * time.Second}, deaf: true, keeper: true}
 	var err error
 	if r.container, err = own.make(r.plan); err != nil {
 		t.Fatal(err)
@@ -58,10 +58,13 @@ func TestUpgrade(t *testing.T) {
 	})
 	upgrades := 0
 	var longest time.Duration
-	for r.counts().Terms == 0 || upgrades < 5 {
+	for (r.counts().Terms == 0 || upgrades < 5) && len(r.ended) == 0 {
 		install(t, filepath.Join(s.bin, "gracemon"), filepath.Join(own.bin, "gracemon"))
 		begin := testbed.Now()
 		if out, err := r.command("gracemon", "--upgrade", r.stateDir()).CombinedOutput(); err != nil {
+			if len(r.ended) > 0 {
+				break // too late
+			}
 			t.Fatalf("gracemon --upgrade: %v: %s", err, out)
 		}
 		longest = max(longest, testbed.Now()-begin)
@@ -76,6 +79,9 @@ func TestUpgrade(t *testing.T) {
 		inode = program
 	}
 	wait.Wait()
+	if upgrades == 0 {
+		t.Error("there was no upgrade")
+	}
 	if err := until("the exit is recorded and its exit command was run", func() bool { return exists(r.exit()) && r.commands() > 0 }); err != nil {
 		t.Fatal(err)
 	}

@@ -36,19 +36,22 @@ func main() {
 
 // write writes numbered lines until SIGTERM, and for some milliseconds more
 // (negative: for ever), and exits with a code. Arguments: code, milliseconds,
-// lines in a burst, milliseconds between bursts.
+// lines in a burst, milliseconds between bursts, and how many lines it writes at
+// most before SIGTERM (0: no limit).
 func write(args []string) {
-	code, after, burst, pause := number(args[0]), number(args[1]), number(args[2]), number(args[3])
+	code, after, burst, pause, most := number(args[0]), number(args[1]), number(args[2]), number(args[3]), uint64(number(args[4]))
 	c := open()
 	heard := make(chan os.Signal, 8)
 	signal.Notify(heard, unix.SIGTERM)
 	var end <-chan time.Time
 	tick := time.NewTicker(time.Duration(pause) * time.Millisecond)
 	for {
-		for range burst {
-			say(c, 0)
+		if most == 0 || c.Lines[0] < most {
+			for range burst {
+				say(c, 0)
+			}
+			say(c, 1)
 		}
-		say(c, 1)
 		select {
 		case <-heard:
 			if atomic.AddUint64(&c.Terms, 1) == 1 {
