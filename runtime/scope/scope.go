@@ -228,7 +228,18 @@ func (s *Scope) Prepare() error {
 	return s.writeDropIns()
 }
 
+// isPrefix tells whether a drop-in of the unit would be for others, too: for all
+// whose names begin so, up to a dash, or for the instances of a template
+// (systemd.unit(5)).
+func isPrefix(unit string) bool {
+	stem := strings.TrimSuffix(unit, ".scope")
+	return strings.HasSuffix(stem, "-") || strings.HasSuffix(stem, "@")
+}
+
 func (s *Scope) writeDropIns() error {
+	if isPrefix(s.Unit) {
+		return errors.New("no drop-in is written for " + s.Unit + ": it would be for every unit whose name begins so")
+	}
 	text := s.dropInText()
 	for _, m := range s.managers {
 		if err := m.write(s.Unit, text); err != nil {

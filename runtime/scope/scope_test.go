@@ -38,6 +38,20 @@ func TestUnitName(t *testing.T) {
 	}
 }
 
+// A drop-in is for one unit and not for all whose names begin as its name does.
+func TestNoDropInForOthers(t *testing.T) {
+	for unit, written := range map[string]bool{"crun-a.scope": true, "crun-a-.scope": false, "crio-.scope": false, "a@.scope": false, "a@b.scope": true} {
+		units := t.TempDir()
+		s := &Scope{Unit: unit, managers: []manager{{units: units}},
+			asked: []property{{"DefaultDependencies", value{kind: 'b', number: 1}}}}
+		err := s.Prepare()
+		_, missing := os.Stat(filepath.Join(units, unit+".d", dropIn))
+		if err == nil != written || missing == nil != written {
+			t.Errorf("%s: %v, %v", unit, err, missing)
+		}
+	}
+}
+
 func TestParseProperty(t *testing.T) {
 	for text, want := range map[string]value{
 		"true":                         {kind: 'b', number: 1},
