@@ -52,7 +52,7 @@ func parse(argv []string) *call {
 			c.debug = value != "false"
 		case "systemd-cgroup":
 			c.systemd = value != "false"
-		case "root", "log", "log-format", "criu", "rootless", "cgroup-manager":
+		case "root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager":
 			if !hasValue {
 				if i++; i == len(argv) {
 					return c // the wrapped runtime says what is missing

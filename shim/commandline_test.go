@@ -14,6 +14,7 @@ func TestParse(t *testing.T) {
 		"--root /r kill id":                                  {command: "kill", understood: true, root: "/r"},
 		"-root=/r --debug kill id":                           {command: "kill", understood: true, root: "/r", debug: true},
 		"--log /l --log-format json state x":                 {command: "state", understood: true, log: "/l", logFormat: "json"},
+		"--log-level debug kill id":                          {command: "kill", understood: true},
 		"--log-format=yaml state x":                          {command: "state", logFormat: "yaml"},
 		"--systemd-cgroup --rootless auto --criu=/c start x": {command: "start", understood: true, systemd: true},
 		"--cgroup-manager systemd start x":                   {command: "start", understood: true, systemd: true},
