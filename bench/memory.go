@@ -18,7 +18,7 @@ func (l *lab) memory() error {
 		counts = []int{1, 5}
 	}
 	runtime := l.underneath()
-	for _, m := range l.monitors() {
+	for _, m := range append(l.monitors(), present(l.asleep)...) {
 		l.progress("memory of up to %d × %s", counts[len(counts)-1], m)
 		var all []*container
 		for _, n := range counts {

@@ -96,7 +96,7 @@ func (c *container) callMonitor(monitor *Program, pidFile, exits string, args ..
 	}
 	defer complaints.Close()
 	cmd := exec.Command(monitor.path, args...)
-	cmd.Env = append(l.environ(c.runtime), "_OCI_STARTPIPE=3", "_OCI_SYNCPIPE=4")
+	cmd.Env = append(append(l.environ(c.runtime), monitor.env...), "_OCI_STARTPIPE=3", "_OCI_SYNCPIPE=4")
 	cmd.ExtraFiles = []*os.File{startOurs, syncTheirs}
 	cmd.Stderr = complaints
 	begin := now()

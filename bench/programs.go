@@ -24,6 +24,7 @@ type programs struct {
 	crun, runc, conmon             *Program // of this Debian
 	newCrun, newConmon             *Program // of the next one
 	overCrun, overRunc, overNative *Program // gracerun, and what it wraps
+	asleep                         *Program // gracemon that sleeps when it is idle
 	workload                       string
 }
 
@@ -63,6 +64,9 @@ func find(bin, newer string) (*programs, error) {
 		return nil, fmt.Errorf("the workload of the benchmarks: %w; make bench builds it", err)
 	}
 	p.gracerun, p.gracemon, p.native = built(bin, "gracerun"), built(bin, "gracemon"), built(bin, "gracerun-native")
+	sleeper := *p.gracemon
+	sleeper.Name, sleeper.env = sleeper.Name+" asleep", []string{"GRACEMON_SLEEP=100ms"}
+	p.asleep = &sleeper
 	p.crun, p.runc, p.conmon = installed("crun"), installed("runc"), installed("conmon")
 	p.newCrun, p.newConmon = unpacked(newer, "crun"), unpacked(newer, "conmon")
 	p.overCrun, p.overRunc, p.overNative = over(p.gracerun, p.crun), over(p.gracerun, p.runc), over(p.gracerun, p.native)

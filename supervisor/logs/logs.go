@@ -268,6 +268,20 @@ func (l *Logs) fit() {
 	}
 }
 
+// Kept reports whether nothing of the output is in this process alone: another
+// one with the same state directory can go on with it at any time.
+func (l *Logs) Kept() bool {
+	if l.options.Dir < 0 || l.passthrough {
+		return false
+	}
+	for _, s := range l.streams {
+		if s != nil && (s.volatile || s.throwing || s.held) {
+			return false
+		}
+	}
+	return true
+}
+
 // Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
 // log file gives way to a new one. One that somebody has moved away is left
 // where it is; else it is rotated (Rotate), or dropped.

@@ -40,6 +40,7 @@ type Loop struct {
 	added    int32    // counts Add
 	timers   []*Timer // armed; few, so that a list will do
 	deferred []func()
+	turns    uint64
 	stopped  bool
 }
 
@@ -112,6 +113,26 @@ func (l *Loop) control(op, fd int, events uint32, nth int32) error {
 // what has to see one such batch as a whole acts then.
 func (l *Loop) Defer(f func()) { l.deferred = append(l.deferred, f) }
 
+// FD is the descriptor of the epoll set, which is readable when anything in it
+// has something to tell.
+func (l *Loop) FD() int { return l.epoll }
+
+// Turns is how often something has happened: descriptors that were ready, or
+// timers that were due, or both at once.
+func (l *Loop) Turns() uint64 { return l.turns }
+
+// OnlyWaitsFor reports whether nothing but these descriptors can make anything
+// happen: no other is waited for, no timer is armed, nothing is deferred.
+func (l *Loop) OnlyWaitsFor(fds []int) bool {
+	known := 0
+	for _, fd := range fds {
+		if _, ok := l.handlers[int32(fd)]; ok {
+			known++
+		}
+	}
+	return known == len(l.handlers) && len(l.timers) == 0 && len(l.deferred) == 0
+}
+
 // Timer is a point in time to act at. The zero value with Fire set is ready for Arm.
 type Timer struct {
 	Fire func() // called once for each Arm, never early
@@ -168,6 +189,7 @@ func (l *Loop) once(ready []unix.EpollEvent) error {
 	if err != nil && err != unix.EINTR {
 		return &OpError{"epoll_pwait2", err}
 	}
+	l.turns++
 	for _, ev := range ready[:max(n, 0)] {
 		// A handler that ran before may have removed this one.
 		if h, ok := l.handlers[ev.Fd]; ok && h.nth == ev.Pad {

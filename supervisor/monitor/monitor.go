@@ -20,6 +20,7 @@
 //	oom.go         the kernel's OOM killer
 //	recover.go     a dead supervisor's successor, and this one's own
 //	deposit.go     what the keeper holds for it
+//	upgrade.go     another program in this process; sleep.go: one that only waits
 //	parent.go      what the caller is told; notes.go what is logged
 //
 // One process can supervise several containers: everything of one hangs on its

@@ -67,7 +67,10 @@ func hierarchy(text, controller string) (path string, ok bool) {
 }
 
 func (c *Container) watchEvents(path string) {
-	fd, err := open(path, unix.O_RDONLY, 0)
+	fd, err := c.oom.fd, error(nil) // a former program of this process has it open
+	if fd == 0 {
+		fd, err = open(path, unix.O_RDONLY, 0)
+	}
 	if err != nil {
 		if err == unix.ENOENT {
 			c.notes.debug("memory.events file does not exist at " + path + ", skipping OOM monitoring")
@@ -105,6 +108,10 @@ func (c *Container) readEvents() (counters [2]int64, err error) {
 
 func (c *Container) watchControl(dir string) {
 	c.oom.events = dir + "/cgroup.event_control"
+	if c.oom.fd != 0 { // of a former program of this process
+		c.awaitControl()
+		return
+	}
 	control, err := open(c.oom.events, unix.O_WRONLY, 0)
 	if err != nil {
 		c.notes.warn("Failed to open " + c.oom.events)
@@ -128,7 +135,11 @@ func (c *Container) watchControl(dir string) {
 		return
 	}
 	c.oom.fd = fd
-	if err := c.s.loop.Add(fd, loop.Readable, loop.HandlerFunc(func(uint32) { c.checkOOM() })); err != nil {
+	c.awaitControl()
+}
+
+func (c *Container) awaitControl() {
+	if err := c.s.loop.Add(c.oom.fd, loop.Readable, loop.HandlerFunc(func(uint32) { c.checkOOM() })); err != nil {
 		c.notes.warn("Failed to wait for OOM events: " + err.Error())
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/ownsignal"
 	"gracerun.io/supervisor/recovery"
 )
 
@@ -279,6 +280,9 @@ type heritage struct {
 	kept    map[string]int
 	callers string // of this very process, before it became another program
 	clients string // likewise
+
+	inherited []int             // likewise
+	caught    ownsignal.Catcher // likewise, if there was one
 }
 
 // take gives a descriptor of that name away, -1 if there is none.
@@ -296,18 +300,31 @@ func (h *heritage) take(name string) int {
 
 // succeed is the daemon that goes on where another has died.
 func succeed(args []string) int {
+	h := &heritage{kept: keptDescriptors()}
+	// First of all: see handOn.
+	caught, err := ownsignal.Resume(h.take(caughtName), caughtSignals[:]...)
+	if err != nil {
+		return 1
+	}
+	h.caught = caught
 	nameProcess(args[0])
 	unix.Umask(0o022)
 	path, _ := syscall.Getenv(dirVariable)
-	h := &heritage{kept: keptDescriptors()}
 	h.callers, _ = syscall.Getenv(callersVariable)
 	h.clients, _ = syscall.Getenv(clientsVariable)
+	list, _ := syscall.Getenv(inheritedVariable)
+	for digits := range strings.SplitSeq(list, "/") {
+		if fd := number(digits); fd > 2 {
+			h.inherited = append(h.inherited, fd)
+		}
+	}
+	h.wake()
 	ready := -1
 	if text, ok := syscall.Getenv(readyVariable); ok {
 		ready = number(text)
 		unix.CloseOnExec(ready)
 	}
-	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, clientsVariable, keeper.KeptVariable} {
+	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, clientsVariable, inheritedVariable, keeper.KeptVariable} {
 		_ = syscall.Unsetenv(name)
 	}
 	tell := func(text string) {
@@ -379,12 +396,15 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if err != nil {
 		return nil, err
 	}
-	s, err := newSupervisor(nil)
+	s, err := newSupervisor(h.inherited, h.caught)
 	if err != nil {
 		return nil, err
 	}
 	s.oomScore = origin.OOMScore
-	keeper.JoinCgroups(origin.Cgroups, false)
+	same := listening >= 0 // process as before
+	if !same {
+		keeper.JoinCgroups(origin.Cgroups, false)
+	}
 	c := &Container{s: s, o: o, notes: n, env: childEnvironment(), dir: dir}
 	c.prepare()
 	c.parent.none()
@@ -409,7 +429,13 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if conn := h.take(keeperName); conn >= 0 {
 		c.deposit.resume(c, conn)
 	}
+	c.oom.fd = max(0, h.take(oomName))
+	if !same {
+		c.writeMonitorPID()
+	}
 	c.goOn(h)
+	s.reap() // the program before may not have heard of all of them
+	c.restWhenIdle()
 	return c, nil
 }
 
@@ -429,7 +455,7 @@ func (c *Container) goOn(h *heritage) {
 			known = append(known, c.evidence(e)...)
 		}
 	}
-	if frozen, err := c.cgroup.Frozen(); err == nil && c.init.pid != 0 {
+	if frozen, err := c.cgroup.Frozen(); err == nil && c.init.pid != 0 && frozen != c.machine.Frozen() {
 		known = append(known, lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
 	}
 	lifecycle.Order(known)
@@ -441,7 +467,6 @@ func (c *Container) goOn(h *heritage) {
 		}
 	}
 	c.memo.ForgetDeliveries()
-	c.writeMonitorPID()
 	if !c.machine.Created() {
 		c.cleanUp()
 		return

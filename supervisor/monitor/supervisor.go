@@ -27,6 +27,7 @@ type Supervisor struct {
 	containers []*Container
 	oomScore   string // what this process was started with
 	inherited  []int  // descriptors that the caller has left open for the containers' sake
+	rest       rest
 }
 
 // supervise is the daemon, or, for --sync, the caller's own child.
@@ -42,7 +43,11 @@ func supervise(args []string) int {
 		return err.(*cmdline.Exit).Status // it was right in the foreground
 	}
 	n := newNotes(o)
-	s, err := newSupervisor(inherited)
+	caught, err := ownsignal.Catch(caughtSignals[:]...)
+	if err != nil {
+		return n.failErr("Failed to start", err)
+	}
+	s, err := newSupervisor(inherited, caught)
 	if err != nil {
 		return n.failErr("Failed to start", err)
 	}
@@ -53,6 +58,7 @@ func supervise(args []string) int {
 	}
 	s.containers = append(s.containers, c)
 	c.begin()
+	c.restWhenIdle()
 	if err := s.loop.Run(); err != nil {
 		return n.failErr("Failed to wait for events", err)
 	}
@@ -69,15 +75,9 @@ func nameProcess(path string) {
 
 var caughtSignals = [...]signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.CHLD}
 
-func newSupervisor(inherited []int) (*Supervisor, error) {
-	s := &Supervisor{children: map[int]func(){}, inherited: inherited}
+func newSupervisor(inherited []int, caught ownsignal.Catcher) (*Supervisor, error) {
+	s := &Supervisor{children: map[int]func(){}, inherited: inherited, signals: caught}
 	var err error
-	if s.signals, err = ownsignal.Catch(caughtSignals[:]...); err != nil {
-		return nil, err
-	}
-	// The program before this one (see upgrade.go) has left them blocked.
-	mask := ownSignals()
-	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil)
 	if s.loop, err = loop.New(); err != nil {
 		return nil, err
 	}
@@ -271,6 +271,16 @@ func openDescriptors() (fds []int) {
 			}
 		}
 	}
+}
+
+// leftOpen lists those that another program in this process will have, too.
+func (s *Supervisor) leftOpen() (fds []int) {
+	for _, fd := range s.inherited {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds
 }
 
 // closeInherited closes one of the caller's descriptors, or any other. Its number

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,10 +21,12 @@ import (
 // that is now where its own was, and goes on as its own successor, with all the
 // descriptors that a dead supervisor would have lost.
 
-// Names of descriptors that only an upgrade passes on.
+// Names of descriptors that only the same process passes on.
 const (
 	controlName = "control"
 	keeperName  = "keeper"
+	caughtName  = "caught" // signals
+	oomName     = "oom"
 	attachName  = "attach"
 	ctlName     = "ctl"
 	winszName   = "winsz"
@@ -36,6 +39,9 @@ const callersVariable = "_GRACEMON_CALLERS"
 // clientsVariable lists those who are attached: number of each, and whether it
 // sets the pace, receives, sends.
 const clientsVariable = "_GRACEMON_CLIENTS"
+
+// inheritedVariable lists what the caller has left open for the container's sake.
+const inheritedVariable = "_GRACEMON_INHERITED"
 
 // upgradeAll is gracemon --upgrade.
 func upgradeAll(where string) (status int) {
@@ -160,10 +166,17 @@ func (c *Container) becomeNew(asked *caller) error {
 	if err != nil {
 		return err
 	}
+	env, passed := c.passOn(asked)
+	env = append(successorEnvironment(origin, c.dir.Path()), env...)
+	return handOn(passed, func() error { return syscall.Exec(ownProgram(), origin.Args, env) })
+}
+
+// passOn lists what this process has open and its next program is to have: in
+// entries of the environment, and as numbers. asked is who waits for an upgrade.
+func (c *Container) passOn(asked *caller, more ...held) (env []string, passed []int) {
 	var kept []string
-	var passed []int
 	pass := func(name string, fd int) {
-		if fd >= 0 {
+		if fd > 0 {
 			kept, passed = append(kept, name+"="+strconv.Itoa(fd)), append(passed, fd)
 		}
 	}
@@ -179,9 +192,12 @@ func (c *Container) becomeNew(asked *caller) error {
 		}
 	}
 	pass(keeper.Stderr, c.streams.ours[2])
+	pass(oomName, c.oom.fd)
+	pass(caughtName, c.s.signals.FD())
 	pass(controlName, c.server.fd)
-	if c.deposit.conn > 0 {
-		pass(keeperName, c.deposit.conn)
+	pass(keeperName, c.deposit.conn)
+	for _, h := range more {
+		pass(h.name, h.fd)
 	}
 	var callers []string
 	for _, k := range c.server.callers {
@@ -206,24 +222,41 @@ func (c *Container) becomeNew(asked *caller) error {
 		pass(ctlName, fds[0])
 		pass(winszName, fds[1])
 	}
-	env := append(successorEnvironment(origin, c.dir.Path()),
-		keeper.KeptVariable+"="+strings.Join(kept, ","), callersVariable+"="+strings.Join(callers, ","),
-		clientsVariable+"="+strings.Join(clients, ","))
+	return []string{
+		keeper.KeptVariable + "=" + strings.Join(kept, ","), callersVariable + "=" + strings.Join(callers, ","),
+		clientsVariable + "=" + strings.Join(clients, ","), inheritedVariable + "=" + slashed(c.s.leftOpen()...),
+	}, passed
+}
+
+// held is a descriptor with its name.
+type held struct {
+	name string
+	fd   int
+}
+
+// handOn executes another program, which has these descriptors.
+//
+// What signals were caught before is in an eventfd, which it has too. One that
+// comes in the midst of it, from here to the new program's Resume, is not safe: Go
+// unblocks what would end a program before anybody can ask to have it caught. A
+// TERM then ends this process as KILL would, and a successor goes on without it.
+func handOn(passed []int, execute func() error) error {
 	for _, fd := range passed {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	}
-	// A signal in the midst of it waits for the new program.
-	mask := ownSignals()
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, nil)
-	err = syscall.Exec(ownProgram(), origin.Args, env)
-	_ = unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil)
+	goruntime.LockOSThread()
+	mask, before := ownSignals(), unix.Sigset_t{}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before)
+	err := execute()
+	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+	goruntime.UnlockOSThread()
 	for _, fd := range passed {
 		unix.CloseOnExec(fd)
 	}
 	return err
 }
 
-// ownSignals are those that newSupervisor catches.
+// ownSignals are those that supervisors catch.
 func ownSignals() (mask unix.Sigset_t) {
 	for _, s := range caughtSignals {
 		mask.Val[0] |= 1 << (s - 1)

@@ -3,14 +3,10 @@
 // handler is entered from the kernel with the signal's number in DI and, as
 // return address, the restorer. rt_sigreturn puts all registers back.
 TEXT handler<>(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
-	MOVL	DI, CX
-	MOVL	$1, AX
-	SHLQ	CX, AX
-	LOCK
-	ORQ	AX, ·caught(SB)
+	LEAQ	·units(SB), SI
+	LEAQ	(SI)(DI*8), SI
 	MOVL	$1, AX // write
 	MOVL	·wake(SB), DI
-	LEAQ	·one(SB), SI
 	MOVL	$8, DX
 	SYSCALL
 	RET

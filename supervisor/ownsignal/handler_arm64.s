@@ -3,16 +3,9 @@
 // handler is entered from the kernel with the signal's number in R0; R30 leads
 // to rt_sigreturn in the vDSO, which puts all registers back.
 TEXT handler<>(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
-	MOVD	$1, R1
-	LSL	R0, R1, R1
-	MOVD	$·caught(SB), R2
-again:
-	LDAXR	(R2), R3
-	ORR	R1, R3, R3
-	STLXR	R3, (R2), R4
-	CBNZ	R4, again
+	MOVD	$·units(SB), R1
+	ADD	R0<<3, R1, R1
 	MOVW	·wake(SB), R0
-	MOVD	$·one(SB), R1
 	MOVD	$8, R2
 	MOVD	$64, R8 // write
 	SVC

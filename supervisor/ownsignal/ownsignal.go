@@ -7,13 +7,12 @@
 // 80 KiB in each supervisor, nor signalfd(2): its signals must be blocked, and
 // every program that a supervisor starts would inherit them blocked. A handler
 // is inherited by nobody, since execve(2) resets it. Ours runs on the signal
-// stack that the Go runtime has made for each thread, and does two things that
-// are allowed there: it sets a bit and writes to an eventfd.
+// stack that the Go runtime has made for each thread, and does one thing, which is
+// allowed there: it writes to an eventfd.
 package ownsignal
 
 import (
 	"math/bits"
-	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,25 +23,36 @@ import (
 // The handler's; it has no other way to know them. There is one disposition of a
 // signal in a process, and so one Catcher.
 var (
-	caught uint64 // bit n: signal n came
-	//lint:ignore U1000 the handler writes to it
-	wake int32 // eventfd
-	//lint:ignore U1000 the handler writes it
-	one uint64 = 1
+	wake  int32      // eventfd
+	units [64]uint64 // of each signal, what it adds to the eventfd
+
+	order []signals.Signal // which have a field there, from the lowest on
 )
 
-// Catcher is the eventfd that becomes readable when a signal has come.
+// A field of the eventfd's counter. Signals do not queue: that so many are caught
+// before anybody looks does not happen.
+const fieldBits = 16
+
+// Catcher is the eventfd that becomes readable when a signal has come. Which ones
+// is in the eventfd too: it outlives the program that caught them (execve(2)).
 type Catcher int
 
-// Catch has the process take these signals, all below 64, instead of their
-// default action. It may be called once.
-func Catch(sigs ...signals.Signal) (Catcher, error) {
-	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return -1, err
+// Catch has the process take these signals, at most four and all below 64,
+// instead of their default action. It may be called once.
+func Catch(sigs ...signals.Signal) (Catcher, error) { return Resume(-1, sigs...) }
+
+// Resume is Catch with the descriptor of the Catcher that a former program of
+// this process had for the same signals; -1: there was none.
+func Resume(fd int, sigs ...signals.Signal) (Catcher, error) {
+	if fd < 0 {
+		var err error
+		if fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+			return -1, err
+		}
 	}
-	wake = int32(fd)
-	for _, s := range sigs {
+	wake, order = int32(fd), sigs
+	for i, s := range sigs {
+		units[s] = 1 << (i * fieldBits)
 		if err := handle(s); err != nil {
 			return -1, err
 		}
@@ -50,14 +60,26 @@ func Catch(sigs ...signals.Signal) (Catcher, error) {
 	return Catcher(fd), nil
 }
 
+// Unit is what has to be added to the eventfd for a signal that somebody else has
+// caught.
+func Unit(s signals.Signal) uint64 { return units[s] }
+
 // FD is the descriptor to wait for.
 func (c Catcher) FD() int { return int(c) }
 
 // Take gives the signals that came since the last call, as Set.
 func (c Catcher) Take() Set {
-	var count [8]byte
-	_, _ = unix.Read(int(c), count[:]) // before the bits: one that comes in between wakes again
-	return Set(atomic.SwapUint64(&caught, 0))
+	var count uint64 // an eventfd has the byte order of the machine
+	if _, err := unix.Read(int(c), (*[8]byte)(unsafe.Pointer(&count))[:]); err != nil {
+		return 0
+	}
+	set := Set(0)
+	for i, s := range order {
+		if count>>(i*fieldBits)&(1<<fieldBits-1) != 0 {
+			set |= 1 << s
+		}
+	}
+	return set
 }
 
 // Set is a set of signals below 64.

@@ -1,0 +1,3 @@
+package slumber
+
+const machine = 183 // EM_AARCH64
