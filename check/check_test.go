@@ -125,3 +125,15 @@ func TestLookAtBadBundle(t *testing.T) {
 		t.Errorf("bad annotation: %+v", c.Found)
 	}
 }
+
+func TestOwnVersion(t *testing.T) {
+	for _, test := range []struct{ name, text, want string }{
+		{"gracerun", "crun version 1.8.1\nspec: 1.0.0\ngracerun: v0.1-3-gabc\n", "v0.1-3-gabc (as crun version 1.8.1)"},
+		{"gracemon", "conmon version 2.2.1\ncommit: gracemon v0.1\n\n", "v0.1 (as conmon version 2.2.1)"},
+		{"conmon", "commit: unknown\n", ""},
+	} {
+		if got, _ := ownVersion(test.name, test.text); got != test.want {
+			t.Errorf("%s: %q, want %q", test.name, got, test.want)
+		}
+	}
+}

@@ -87,6 +87,9 @@ func ask(ctx context.Context, name, path string, races []affected) Program {
 		return p
 	}
 	p.Version = version.String()
+	if own, ok := ownVersion(name, string(out)); ok && strings.HasPrefix(name, "grace") {
+		p.Version = own
+	}
 	p.Found = append(p.Found, judge(version, races)...)
 	return p
 }

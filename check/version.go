@@ -21,6 +21,20 @@ func ParseVersion(text string) (Version, bool) {
 	return nil, false
 }
 
+// ownVersion is how gracerun and gracemon name themselves, beside what they stand
+// in for and whose version comes first in their answer: "gracerun: v0.1" on a line
+// of gracerun's, "commit: gracemon v0.1" on one of gracemon's.
+func ownVersion(name, text string) (string, bool) {
+	for line := range strings.Lines(text) {
+		line = strings.TrimPrefix(strings.TrimSpace(line), "commit: ")
+		if own, ok := strings.CutPrefix(line, name); ok {
+			standsFor, _, _ := strings.Cut(text, "\n")
+			return strings.TrimLeft(own, ": ") + " (as " + standsFor + ")", true
+		}
+	}
+	return "", false
+}
+
 func leadingNumbers(word string) Version {
 	end := strings.IndexFunc(word, func(r rune) bool { return r != '.' && (r < '0' || r > '9') })
 	if end >= 0 {

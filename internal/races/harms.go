@@ -12,7 +12,7 @@ import (
 // late and early are what a busy machine is forgiven.
 const (
 	early = 20 * time.Millisecond
-	late  = 700 * time.Millisecond
+	late  = 1200 * time.Millisecond
 )
 
 // harms are the ways in which a scenario can do harm. Each says what happened,
