@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"gracerun.io/faults"
+	"gracerun.io/runtime/bundle"
 )
 
 // call is one call of the program: its command line, as far as gracerun has to
@@ -30,6 +31,7 @@ type call struct {
 
 	wrapped string // path of the wrapped runtime, once it is known
 	config  *Config
+	spec    *bundle.Config // of the container that is created
 	faults  *faults.Injector
 }
 

@@ -87,6 +87,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		// it takes it all the same, it has the container to itself.
 		return nil, nil, false, c.become(c.argv)
 	}
+	c.spec = config
 	settings, err := c.settings()
 	if err == nil {
 		_, err = bundle.StopSettings(config.Annotations, settings.Stop)
@@ -361,13 +362,13 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 	if err != nil {
 		return err
 	}
-	config := machineConfig(stop)
-	w, err := journal.Create(dir.FD(), config)
+	machine := machineConfig(stop)
+	w, err := journal.Create(dir.FD(), machine)
 	if err != nil {
 		return err
 	}
 	defer w.Close()
-	m := lifecycle.New(config)
+	m := lifecycle.New(machine)
 	if _, err := w.Step(m, now(), lifecycle.Event{Kind: lifecycle.CreateDone}); err != nil {
 		return err
 	}
@@ -379,7 +380,11 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy,
 		Annotations: status.Annotations,
 	}
-	if config, err := bundle.Load(status.Bundle); err == nil {
+	config := c.spec
+	if config == nil { // it is adopted late
+		config, _ = bundle.Load(status.Bundle)
+	}
+	if config != nil {
 		r.Terminal = config.Terminal
 	}
 	return dir.WriteRecord(r)
