@@ -29,8 +29,8 @@ func (s *speaker) close() { s.writer.Close() }
 
 var attachCases = []testCase{
 	{
-		name: "attach: input and output",
-		tier: core,
+		name:    "attach: input and output",
+		telling: true,
 		do: func(u *user) {
 			u.up("while read line; do echo got $line; done; echo end of input; exit 5", "--interactive")
 			writer := u.pipe()
@@ -51,7 +51,6 @@ var attachCases = []testCase{
 	},
 	{
 		name: "attach: a key to leave, and back again",
-		tier: core,
 		do: func(u *user) {
 			u.ok(u.run("while read line; do echo got $line; done", "--detach", "--interactive", "--tty")...)
 			for _, word := range []string{"one", "two"} {

@@ -7,7 +7,8 @@ import (
 
 var engineCases = []testCase{
 	{
-		name: "restart policy: on-failure:2",
+		name:    "restart policy: on-failure:2",
+		telling: true,
 		do: func(u *user) {
 			u.ok(u.run("echo try; exit 1", "--detach", "--restart=on-failure:2")...)
 			u.until("it was tried three times", func() bool {
@@ -27,7 +28,8 @@ var engineCases = []testCase{
 		want: "exited 1 0",
 	},
 	{
-		name: "healthcheck",
+		name:    "healthcheck",
+		telling: true,
 		do: func(u *user) {
 			u.up(serve, "--health-cmd=test -e /healthy", "--health-interval=disable", "--health-retries=1")
 			u.note("%d", u.do("healthcheck", "run", u.name).code)

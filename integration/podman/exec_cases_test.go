@@ -4,8 +4,8 @@ import "strings"
 
 var execCases = []testCase{
 	{
-		name: "exec: exit status and both outputs",
-		tier: smoke,
+		name:    "exec: exit status and both outputs",
+		telling: true,
 		do: func(u *user) {
 			u.up(serve)
 			for _, status := range []string{"0", "7", "137", "143"} {
@@ -36,8 +36,8 @@ var execCases = []testCase{
 		want: "0 1048576 bytes",
 	},
 	{
-		name: "exec: terminal",
-		tier: core,
+		name:    "exec: terminal",
+		telling: true,
 		do: func(u *user) {
 			u.up(serve)
 			t := u.sit("exec", "--interactive", "--tty", u.name, "sh", "-c", "echo ready; read line; stty size; echo got $line; exit 6")

@@ -23,8 +23,8 @@ var logLine = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}[+-]\d\d
 
 var outputCases = []testCase{
 	{
-		name: "output: a mebibyte to whoever waits for it",
-		tier: core,
+		name:    "output: a mebibyte to whoever waits for it",
+		telling: true,
 		do: func(u *user) {
 			c := u.do(u.run(oneMebibyte+"; echo enough >&2", "--rm")...)
 			u.note("%d %s %q", c.code, sum(c.out), c.err)
@@ -41,8 +41,8 @@ var outputCases = []testCase{
 		want: "1048577 bytes",
 	},
 	{
-		name: "output: logs --follow to the end",
-		tier: core,
+		name:    "output: logs --follow to the end",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap 'echo last words; exit 0' TERM; n=0; while :; do n=$((n+1)); echo line $n; sleep 0.02; done")
 			r := u.begin(nil, "logs", "--follow", u.name)

@@ -21,18 +21,15 @@ import (
 	"gracerun.io/internal/testbed"
 )
 
-// atOnce is how many cases are under way at a time: they wait more than they work.
+// atOnce is how many users are at work at a time: they wait more than they work.
 const atOnce = 5
-
-// enough is when no more cases are begun with -short.
-const enough = 100 * time.Second
 
 // A testCase is something that users do.
 type testCase struct {
-	name string
-	tier int // smoke with all stacks, core with most of them
-	do   func(u *user)
-	want string // what must be among the notes, so that two that both do nothing are not alike
+	name    string
+	telling bool // done with -short too
+	do      func(u *user)
+	want    string // what must be among the notes, so that two that both do nothing are not alike
 	// skip says why a stack has to be left out, "" if not.
 	skip func(s *stack) string
 }
@@ -47,10 +44,9 @@ type result struct {
 	skip  string
 }
 
+// With -short the telling cases are done with runc and crun, each with conmon and
+// the runtime alone and with both of ours; without it everything with everything.
 func TestPodman(t *testing.T) {
-	if testing.Short() && os.Getenv("GRACERUN_PODMAN") == "" {
-		t.Skip("takes minutes: GRACERUN_PODMAN=1 has the most telling cases done with -short, and without -short all are done")
-	}
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make these containers")
 	}
@@ -64,28 +60,26 @@ func TestPodman(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	unbuilt := testbed.Build(dir, "gracemon", "gracerun", "gracerun-native")
+	all := stacks(testing.Short())
+	t.Cleanup(func() { cleanUp(t, all, dir) })
+	unbuilt := testbed.Build(dir, ours(all)...)
 	archive, err := rootfs(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := stacks()
-	t.Cleanup(func() {
-		for _, s := range all {
-			s.clear()
-		}
-		for _, h := range hosts {
-			h.stop()
-		}
-		removeCgroups()
-		os.RemoveAll(dir)
-	})
 	for i, s := range all {
 		s.settle(filepath.Join(dir, fmt.Sprint(i)), dir, unbuilt)
 	}
-	results := perform(all, archive)
+	results := make([][]*result, len(cases))
+	t.Cleanup(func() { t.Log("\n" + matrix(all, results)) })
+	free := make(chan struct{}, atOnce)
 	for i, c := range cases {
+		if testing.Short() && !c.telling {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			results[i] = c.withAll(all, archive, free)
 			for j, s := range all {
 				t.Run(s.String(), func(t *testing.T) {
 					judge(t, &c, s, results[i][j], referenceOf(all, results[i], s))
@@ -93,51 +87,21 @@ func TestPodman(t *testing.T) {
 			}
 		})
 	}
-	t.Log("\n" + matrix(all, results))
 }
 
-// perform does all cases with all stacks.
-func perform(all []*stack, archive string) [][]*result {
-	results := make([][]*result, len(cases))
+// withAll does the case with all stacks, as many at a time as are free.
+func (c *testCase) withAll(all []*stack, archive string, free chan struct{}) []*result {
+	results := make([]*result, len(all))
 	var wait sync.WaitGroup
-	free := make(chan struct{}, atOnce)
-	begin := time.Now()
-	// What matters most comes first.
-	order := make([]int, len(cases))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cases[b].tier - cases[a].tier })
-	for _, i := range order {
-		results[i] = make([]*result, len(all))
-		if !selected(cases[i].name) {
-			continue
-		}
-		for j, s := range all {
-			if cases[i].tier < s.tier {
-				continue
-			}
+	for j, s := range all {
+		wait.Go(func() {
 			free <- struct{}{}
-			if testing.Short() && time.Since(begin) > enough {
-				results[i][j] = &result{skip: "left out: the machine is so busy that the cases before took " + enough.String()}
-				<-free
-				continue
-			}
-			wait.Go(func() {
-				defer func() { <-free }()
-				results[i][j] = cases[i].with(s, archive)
-			})
-		}
+			defer func() { <-free }()
+			results[j] = c.with(s, archive)
+		})
 	}
 	wait.Wait()
 	return results
-}
-
-// selected reports whether the case is among those that were asked for: cases are
-// done before go test asks for the first.
-func selected(name string) bool {
-	pattern := os.Getenv("GRACERUN_PODMAN_CASE")
-	return pattern == "" || regexp.MustCompile(pattern).MatchString(name)
 }
 
 func (c *testCase) with(s *stack, archive string) (r *result) {
@@ -184,8 +148,6 @@ func referenceOf(all []*stack, results []*result, s *stack) *result {
 
 func judge(t *testing.T, c *testCase, s *stack, r, reference *result) {
 	switch {
-	case r == nil:
-		t.Skip("left out to save time: every case is done with every stack without -short")
 	case r.skip != "":
 		t.Skip(r.skip)
 	case r.err != nil:
@@ -199,27 +161,30 @@ func judge(t *testing.T, c *testCase, s *stack, r, reference *result) {
 	}
 }
 
-// matrix shows what was done with which stack.
+// matrix shows what was done with which stack, and how long the slowest took.
 func matrix(all []*stack, results [][]*result) string {
 	var b strings.Builder
 	for i, s := range all {
 		fmt.Fprintf(&b, "%c  %s\n", 'a'+i, s)
 	}
 	for i, c := range cases {
+		if results[i] == nil {
+			continue
+		}
+		var longest time.Duration
 		for j, s := range all {
 			r, mark := results[i][j], byte('=')
 			reference := referenceOf(all, results[i], s)
 			switch {
-			case r == nil:
-				mark = ' '
 			case r.skip != "":
 				mark = '-'
 			case r.err != nil || !strings.Contains(r.notes, c.want) || reference != nil && reference.err == nil && reference.skip == "" && r.notes != reference.notes:
 				mark = 'X'
 			}
 			b.WriteByte(mark)
+			longest = max(longest, r.took)
 		}
-		fmt.Fprintf(&b, "  %s\n", c.name)
+		fmt.Fprintf(&b, "  %s (%s)\n", c.name, longest.Round(100*time.Millisecond))
 	}
 	return b.String()
 }

@@ -10,8 +10,8 @@ import (
 
 var runCases = []testCase{
 	{
-		name: "run: exit status and both outputs",
-		tier: smoke,
+		name:    "run: exit status and both outputs",
+		telling: true,
 		do: func(u *user) {
 			for _, status := range []string{"0", "7", "137", "143"} {
 				u.note("%s", u.do(u.run("echo out; echo err >&2; exit "+status, "--rm")...))
@@ -38,8 +38,8 @@ var runCases = []testCase{
 		want: "127 \"\", complains: true\n126 \"\", complains: true\nleft: \"\"",
 	},
 	{
-		name: "run: terminal",
-		tier: core,
+		name:    "run: terminal",
+		telling: true,
 		do: func(u *user) {
 			// The first size comes when the container runs already, with any monitor.
 			t := u.sit(u.run(`await() { until test "$(stty size 2> /dev/null)" = "$1"; do sleep 0.05; done; echo "size $1"; }
@@ -55,8 +55,8 @@ var runCases = []testCase{
 		want: `6 "size 30 100\r\nsize 43 132\r\nhello\r\ngot hello\r\n"`,
 	},
 	{
-		name: "run: detached",
-		tier: smoke,
+		name:    "run: detached",
+		telling: true,
 		do: func(u *user) {
 			u.up(serve)
 			pid, monitor := u.inspect("{{.State.Pid}}"), u.inspect("{{.State.ConmonPid}}")
@@ -125,9 +125,10 @@ var runCases = []testCase{
 		want: `"up\n"`,
 	},
 	{
-		name: "run: systemd is told when the container says so",
-		do:   func(u *user) { u.notify("container") },
-		want: "MAINPID=monitor\nREADY=1",
+		name:    "run: systemd is told when the container says so",
+		telling: true,
+		do:      func(u *user) { u.notify("container") },
+		want:    "MAINPID=monitor\nREADY=1",
 	},
 	{
 		name: "run: systemd is told when the monitor is there",

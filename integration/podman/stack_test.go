@@ -6,9 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 )
 
@@ -18,7 +18,6 @@ type stack struct {
 	monitor string // "conmon" or "gracemon"
 	runtime string // that does the work: "runc", "crun" or "gracerun-native"
 	shim    bool   // gracerun is in front of it
-	tier    int    // which cases are done with it
 
 	host    *host
 	dir     string
@@ -37,35 +36,34 @@ func (s *stack) String() string {
 	return s.monitor + ", " + s.runtime
 }
 
-// How much is done with a stack. With -short it is most where both or none of
-// monitor and runtime are ours.
-const (
-	everything = iota
-	core
-	smoke
-)
-
-// stacks are all pairings. What a stack with conmon and no gracerun shows is what
-// every other one over the same runtime must show.
-func stacks() []*stack {
+// stacks are all pairings, or few: those where both or none of monitor and runtime
+// are ours. What a stack with conmon and no gracerun shows is what every other one
+// over the same runtime must show.
+func stacks(few bool) []*stack {
+	runtimes := []string{"runc", "crun", "gracerun-native"}
+	if few {
+		runtimes = runtimes[:2]
+	}
 	var all []*stack
-	for _, runtime := range []string{"runc", "crun", "gracerun-native"} {
+	for _, runtime := range runtimes {
 		for _, monitor := range []string{"conmon", "gracemon"} {
 			for _, shim := range []bool{false, true} {
-				s := &stack{monitor: monitor, runtime: runtime, shim: shim}
-				switch pure := (monitor == "gracemon") == shim; {
-				case !testing.Short() || pure && runtime == "runc":
-					s.tier = everything
-				case pure:
-					s.tier = core
-				default:
-					s.tier = smoke
+				if pure := (monitor == "gracemon") == shim; pure || !few {
+					all = append(all, &stack{monitor: monitor, runtime: runtime, shim: shim})
 				}
-				all = append(all, s)
 			}
 		}
 	}
 	return all
+}
+
+// ours are the programs of this repository that the stacks want.
+func ours(all []*stack) []string {
+	programs := []string{"gracemon", "gracerun"}
+	if slices.ContainsFunc(all, func(s *stack) bool { return s.runtime == "gracerun-native" }) {
+		programs = append(programs, "gracerun-native")
+	}
+	return programs
 }
 
 func (s *stack) reference() bool { return s.monitor == "conmon" && !s.shim }
@@ -119,7 +117,8 @@ func (s *stack) prepare(archive string) error {
 			return
 		}
 		// No limits of resources: not every machine lets them be raised, or has the
-		// controllers. No network, which is not what is tested.
+		// controllers. No network, which is not what is tested. Locks
+		// in files, which are the stack's own: those in memory are all of root's.
 		conf := `[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 netns = "none"
@@ -127,6 +126,7 @@ apparmor_profile = ""
 pids_limit = 0
 log_driver = "k8s-file"
 [engine]
+lock_type = "file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 `
@@ -156,7 +156,7 @@ func (s *stack) podman(args ...string) *exec.Cmd {
 
 // flags are those with which a container is made that this machine can run.
 func (s *stack) flags() []string {
-	flags := []string{"--cgroup-parent=/" + cgroupParent}
+	flags := []string{"--cgroup-parent=/" + cgroupParent()}
 	if s.runtime == "crun" {
 		// Its list of devices is a BPF program, for which it raises a limit.
 		flags = append(flags, "--privileged")
@@ -167,15 +167,5 @@ func (s *stack) flags() []string {
 func (s *stack) clear() {
 	if s.err == nil && s.missing == "" && s.host.path != "" {
 		_ = s.podman("rm", "--force", "--all", "--time=0").Run()
-	}
-}
-
-const cgroupParent = "gracerun-podman-test"
-
-func removeCgroups() {
-	parents, _ := filepath.Glob("/sys/fs/cgroup/" + cgroupParent)
-	more, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupParent)
-	for _, dir := range append(parents, more...) {
-		_ = os.Remove(dir)
 	}
 }

@@ -9,8 +9,8 @@ const serve = "sleep 1000 & while :; do wait; done"
 
 var stopCases = []testCase{
 	{
-		name: "stop: two seconds of a grace of five",
-		tier: smoke,
+		name:    "stop: two seconds of a grace of five",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap 'echo got it; sleep 2; echo done; exit 3' TERM; " + serve)
 			c := u.do("stop", "--time=5", u.name)
@@ -22,8 +22,8 @@ var stopCases = []testCase{
 		want: "waited: 3\n\"up\\ngot it\\ndone\"",
 	},
 	{
-		name: "stop: TERM is ignored",
-		tier: core,
+		name:    "stop: TERM is ignored",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap '' TERM; " + serve)
 			c := u.do("stop", "--time=2", u.name)
@@ -54,8 +54,8 @@ var stopCases = []testCase{
 		want: "waited: 0\nexited: 0",
 	},
 	{
-		name: "kill: a signal that is caught, and KILL",
-		tier: smoke,
+		name:    "kill: a signal that is caught, and KILL",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap 'echo USR1' USR1; " + serve)
 			u.note("%s", u.do("kill", "--signal=USR1", u.name).out)
@@ -69,7 +69,8 @@ var stopCases = []testCase{
 		want: `waited: 137, "up\nUSR1"`,
 	},
 	{
-		name: "wait: from two places",
+		name:    "wait: from two places",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap 'exit 143' TERM; " + serve)
 			first, second := u.begin(nil, "wait", u.name), u.begin(nil, "wait", u.name)
@@ -80,7 +81,6 @@ var stopCases = []testCase{
 	},
 	{
 		name: "pause, unpause",
-		tier: core,
 		do: func(u *user) {
 			u.up("trap 'echo USR1' USR1; " + serve)
 			u.ok("pause", u.name)
@@ -97,7 +97,8 @@ var stopCases = []testCase{
 		want: "paused\nexec: 255\nrunning\nwaited: 137",
 	},
 	{
-		name: "rm --force of a running container",
+		name:    "rm --force of a running container",
+		telling: true,
 		do: func(u *user) {
 			u.up("trap '' TERM; " + serve)
 			pid, monitor := u.inspect("{{.State.Pid}}"), u.inspect("{{.State.ConmonPid}}")
