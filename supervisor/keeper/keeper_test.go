@@ -105,11 +105,21 @@ func until(t *testing.T, what string, holds func() bool) {
 
 func connect(t *testing.T) int {
 	t.Helper()
-	conn, err := Connect(1)
+	conn, err := patientConnect(t)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return conn
+}
+
+// patientConnect tries again as a supervisor does.
+func patientConnect(t *testing.T) (conn int, err error) {
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if conn, err = Connect(1); err != ErrBusy {
+			break
+		}
+	}
+	return conn, err
 }
 
 func pipe(t *testing.T) (r, w int) {
@@ -131,7 +141,7 @@ func TestOneKeeper(t *testing.T) {
 		for i := range conns {
 			all.Go(func() {
 				var err error
-				if conns[i], err = Connect(1); err != nil {
+				if conns[i], err = patientConnect(t); err != nil {
 					t.Error(err)
 				}
 			})
@@ -165,6 +175,62 @@ func TestOneKeeper(t *testing.T) {
 		}
 		until(t, "the keeper is gone", func() bool { return len(keepers(t, dir)) == 0 })
 	}
+}
+
+// soonBusy fails unless Connect says at once that the keeper is busy.
+func soonBusy(t *testing.T) {
+	t.Helper()
+	said := make(chan error, 1)
+	go func() {
+		conn, err := Connect(0)
+		if err == nil {
+			unix.Close(conn)
+		}
+		said <- err
+	}()
+	select {
+	case err := <-said:
+		if err != ErrBusy {
+			t.Errorf("got %v, want %v", err, ErrBusy)
+		}
+	case <-time.After(limit):
+		t.Fatal("it waits for another process")
+	}
+}
+
+// A process that is stopped while it holds the lock holds no supervisor up.
+func TestNobodyWaitsForTheLock(t *testing.T) {
+	dir := base(t)
+	lock, err := lockBase(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	soonBusy(t)
+	unix.Close(lock)
+	unix.Close(connect(t))
+}
+
+// A keeper that is stopped, and has no room for more connections, does not either.
+func TestNobodyWaitsForAStoppedKeeper(t *testing.T) {
+	dir := base(t)
+	path, err := Socket(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stopped)
+	if err := unix.Bind(stopped, &unix.SockaddrUnix{Name: path}); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Listen(stopped, 0); err != nil {
+		t.Fatal(err)
+	}
+	first := connect(t) // fills the backlog
+	defer unix.Close(first)
+	soonBusy(t)
 }
 
 // TestSuccessor: a connection that ends without a word is a death; what was

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,12 +21,18 @@ func Socket(base string) (string, error) {
 	return base + "/keeper." + strconv.FormatUint(st.Ino, 10), nil
 }
 
+// ErrBusy is the error of Connect while another process starts or ends the keeper,
+// and while the keeper has no room for one more connection. It is over in no time,
+// unless that process is stopped.
+var ErrBusy = errors.New("keeper.lock is held, or the keeper takes no more connections: is a gracemon stopped or frozen?")
+
 // Connect connects to the keeper. One that is not there is started: once, however
 // many supervisors come at the same time. tries is how often that has failed
 // before.
 //
-// Nothing here waits for the keeper itself: its socket is made before it is
-// started.
+// Nothing here waits for another process, which may be stopped, and would keep
+// the supervisor from the deadlines of its container: the error is ErrBusy. The
+// keeper's socket is made before it is started.
 func Connect(tries int) (conn int, err error) {
 	base, err := statedir.Base()
 	if err != nil {
@@ -54,7 +61,7 @@ func Connect(tries int) (conn int, err error) {
 }
 
 func dial(path string) (conn int, err error) {
-	conn, err = unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	conn, err = unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
 	}
@@ -64,8 +71,8 @@ func dial(path string) (conn int, err error) {
 			break
 		}
 	}
-	if err == nil {
-		err = unix.SetNonblock(conn, true)
+	if err == unix.EAGAIN {
+		err = ErrBusy // its backlog is full (unix(7))
 	}
 	if err != nil {
 		unix.Close(conn)
@@ -74,16 +81,19 @@ func dial(path string) (conn int, err error) {
 	return conn, nil
 }
 
-// lockBase takes the lock under which keepers come and go.
+// lockBase takes the lock under which keepers come and go, or fails with ErrBusy.
 func lockBase(base string) (fd int, err error) {
 	fd, err = unix.Open(base+"/keeper.lock", unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return -1, err
 	}
 	for {
-		if err = unix.Flock(fd, unix.LOCK_EX); err != unix.EINTR {
+		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != unix.EINTR {
 			break
 		}
+	}
+	if err == unix.EWOULDBLOCK {
+		err = ErrBusy
 	}
 	if err != nil {
 		unix.Close(fd)

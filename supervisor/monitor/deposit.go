@@ -18,6 +18,7 @@ type deposit struct {
 	c     *Container
 	conn  int // 0: none
 	tries int // to start a keeper
+	waits int // for another process that does it just now
 	since lifecycle.Instant
 	retry loop.Timer
 }
@@ -31,12 +32,26 @@ func (d *deposit) make(c *Container) {
 	d.again()
 }
 
+// A keeper that is busy is asked again after a pause that doubles, for a second or
+// so. After that it is as good as none.
+const (
+	firstWait = 5 * lifecycle.Millisecond
+	maxWaits  = 8
+)
+
 func (d *deposit) again() {
 	err := d.connect()
 	if err == nil {
 		err = d.give()
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+		d.waits = 0
+		d.c.s.loop.Arm(&d.retry, lifecycle.Never)
+	case err == keeper.ErrBusy && d.waits < maxWaits:
+		d.c.s.loop.Arm(&d.retry, loop.Now().After(firstWait<<d.waits))
+		d.waits++
+	default:
 		if d.tries == 1 {
 			d.c.notes.warn("container " + d.c.o.ID + ": no keeper: " + cmdline.Text(err) +
 				": if this supervisor dies, unread output and the exit status may be lost")
@@ -96,10 +111,10 @@ func (d *deposit) give() error {
 func (d *deposit) ended(uint32) { d.later() }
 
 func (d *deposit) later() {
-	d.close()
-	if loop.Now() > d.since.After(10*lifecycle.Second) {
+	if d.conn > 0 && loop.Now() > d.since.After(10*lifecycle.Second) {
 		d.tries = 0 // it has worked well
 	}
+	d.close()
 	pause := lifecycle.Duration(0)
 	if d.tries > 0 {
 		pause = lifecycle.Second << min(d.tries, 6)
