@@ -23,6 +23,7 @@ import (
 // The handler's; it has no other way to know them. There is one disposition of a
 // signal in a process, and so one Catcher.
 var (
+	//lint:ignore U1000 the handler writes to it
 	wake  int32      // eventfd
 	units [64]uint64 // of each signal, what it adds to the eventfd
 
