@@ -309,7 +309,7 @@ func (c *Container) lookForStart() {
 	if c.init.pid == 0 || c.machine.Started() || c.server.starting() {
 		return
 	}
-	if now, ok := programOf(c.init.pid); ok && now != c.init.program {
+	if c.init.program.replaced(executable(c.init.pid)) {
 		c.step(lifecycle.Event{Kind: lifecycle.StartDone})
 	}
 }
@@ -317,18 +317,31 @@ func (c *Container) lookForStart() {
 // program is the file that a process executes.
 type program struct{ dev, ino uint64 }
 
-func programOf(pid int) (program, bool) {
-	return programAt("/proc/" + strconv.Itoa(pid) + "/exe")
+// executable is the path by which the file is found.
+func executable(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/exe" }
+
+// replaced reports whether what a process executes, by that path, is not the
+// program any more. A file that may not be looked at, as on a FUSE mount that is
+// another user's (fuse(4), allow_other), or of a process that may not, is another
+// one if the program could be looked at. No file at all is the end of the process.
+func (p program) replaced(path string) bool {
+	switch now, err := programAt(path); err {
+	case nil:
+		return now != p
+	case unix.ENOENT, unix.ESRCH:
+		return false
+	}
+	return p != program{}
 }
 
 // programAt does not ask the file's server, be it FUSE or NFS: one that does not
 // answer, and it can be the container's own, would hold the supervisor up for ever.
-func programAt(path string) (program, bool) {
+func programAt(path string) (program, error) {
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
-		return program{}, false
+		return program{}, err
 	}
-	return program{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, true
+	return program{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, nil
 }
 
 // ownSignal takes a signal that the supervisor process received.

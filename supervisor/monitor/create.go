@@ -253,7 +253,7 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 			c.writeRecord()
 		}
 	}
-	c.init.program, _ = programOf(pid)
+	c.init.program, _ = programAt(executable(pid))
 	c.findCgroup()
 	c.noteInit(id)
 	c.parent.created(c, pid)
