@@ -37,8 +37,14 @@ func (k *clients) listen(c *Container) (err error) {
 func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 	o, warn := c.o, c.notes.warn
 	if o.NotifySocket != "" {
-		if k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn); err != nil {
+		k.notify, err = attach.ListenNotify(c.s.loop, o.Bundle, o.NotifySocket, warn)
+		switch {
+		case err == nil:
+		case h == nil:
 			return err
+		default:
+			// By now the directory is the container's, which can have put anything there.
+			warn("container " + o.ID + ": its notifications are lost: " + err.Error())
 		}
 	}
 	if o.Bundle == "" || c.streams.passthrough {
