@@ -153,35 +153,67 @@ func TestProgramReplaced(t *testing.T) {
 }
 
 // A runtime that was killed, as by a stop of what is being created, can have made
-// a container: it does not stay behind.
-func TestRemainsOfAKilledRuntime(t *testing.T) {
-	l, err := loop.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+// a container; one that ended well has made one, though nobody can look after it.
+// It does not stay behind. The container of an exec is not the exec's to delete.
+func TestRemains(t *testing.T) {
 	dir := t.TempDir()
 	script := "#!/bin/sh\n[ \"$1\" = delete ] && echo \"$@\" >" + dir + "/deleted\n"
 	if err := os.WriteFile(dir+"/runtime", []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s := &Supervisor{loop: l, children: map[int]func(){}}
-	c := &Container{s: s, o: &cmdline.Options{ID: "half", Runtime: dir + "/runtime"}, notes: new(notes), env: os.Environ()}
-	c.prepare()
-	c.parent.none()
-	c.streams.ours = [3]int{-1, -1, -1}
-	c.machine = lifecycle.New(lifecycle.DefaultConfig())
-	s.containers, s.creating = append(s.containers, c), 1
-	if c.create.runtime, err = s.start([]string{"/bin/sleep", "600"}, c.env, [3]int{0, 1, 2}, true); err != nil {
+	// More than the kernel's PID_MAX_LIMIT is nobody's number.
+	if err := os.WriteFile(dir+"/gone", []byte("4194305"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
-		t.Fatal(err)
-	}
-	c.abortCreate()
-	if err := l.Run(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := os.ReadFile(dir + "/deleted"); string(got) != "delete --force half\n" {
-		t.Errorf("the runtime was run with %q, %v", got, err)
+	const deleted = "delete --force half\n"
+	for _, test := range []struct {
+		name    string
+		create  []string
+		options cmdline.Options
+		want    string
+	}{
+		{"killed", []string{"/bin/sleep", "600"}, cmdline.Options{}, deleted},
+		{"no pid file", []string{"/bin/true"}, cmdline.Options{ContainerPIDFile: dir + "/missing"}, deleted},
+		{"init is gone", []string{"/bin/true"}, cmdline.Options{ContainerPIDFile: dir + "/gone"}, deleted},
+		{"no terminal", []string{"/bin/true"}, cmdline.Options{Terminal: true}, deleted},
+		{"failed", []string{"/bin/false"}, cmdline.Options{}, ""},
+		{"exec without pid file", []string{"/bin/true"}, cmdline.Options{Exec: true, ContainerPIDFile: dir + "/missing"}, ""},
+		{"exec is gone", []string{"/bin/true"}, cmdline.Options{Exec: true, ContainerPIDFile: dir + "/gone"}, ""},
+		{"exec without terminal", []string{"/bin/true"}, cmdline.Options{Exec: true, Terminal: true}, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_ = os.Remove(dir + "/deleted")
+			l, err := loop.New()
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := test.options
+			o.ID, o.Runtime = "half", dir+"/runtime"
+			s := &Supervisor{loop: l, children: map[int]func(){}}
+			c := &Container{s: s, o: &o, notes: new(notes), env: os.Environ()}
+			c.prepare()
+			c.parent.none()
+			c.streams.ours = [3]int{-1, -1, -1}
+			c.machine = lifecycle.New(lifecycle.DefaultConfig())
+			s.containers, s.creating = append(s.containers, c), 1
+			if c.create.runtime, err = s.start(test.create, c.env, [3]int{0, 1, 2}, true); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
+				t.Fatal(err)
+			}
+			if test.name == "killed" {
+				c.abortCreate()
+			}
+			if err := l.Run(); err != nil {
+				t.Fatal(err)
+			}
+			if !c.create.failed {
+				t.Error("the create has not failed")
+			}
+			if got, _ := os.ReadFile(dir + "/deleted"); string(got) != test.want {
+				t.Errorf("the runtime was run with %q, want %q", got, test.want)
+			}
+		})
 	}
 }

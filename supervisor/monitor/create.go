@@ -23,7 +23,7 @@ type create struct {
 	ended   bool  // and it was successful; a terminal is awaited
 	wait    loop.Timer
 	failed  bool
-	killed  bool // the runtime was, and may have left a container that is made
+	remains bool // the runtime has made a container, or was killed when it may have
 }
 
 // begin starts the runtime, or for --exec-attach, waits for the client first.
@@ -152,7 +152,7 @@ func (c *Container) runtimeEnded() {
 		return
 	}
 	if !c.o.Exec && code != 0 {
-		c.create.killed = status.Signal != 0
+		c.create.remains = status.Signal != 0
 		why := "Failed to create container: exit status " + strconv.Itoa(code)
 		if c.machine.State() == lifecycle.Killing {
 			why = "Failed to create container: it was stopped before it was there"
@@ -179,6 +179,7 @@ func (c *Container) noTerminal() {
 	if told == "" || !c.o.Exec {
 		told = problem
 	}
+	c.create.remains = !c.o.Exec
 	c.createFailed(told, problem)
 }
 
@@ -198,11 +199,13 @@ func (c *Container) runtimeSucceeded() {
 		if complaint == "" {
 			complaint = problem
 		}
+		c.create.remains = !c.o.Exec
 		c.createFailed(complaint, "Failed to read pidfile: "+problem)
 		return
 	}
 	pidfd, err := process.Open(pid)
 	if err != nil {
+		c.create.remains = !c.o.Exec
 		c.createFailed("container process "+strconv.Itoa(pid)+" is gone", "Failed to look after process "+strconv.Itoa(pid)+": "+err.Error())
 		return
 	}
@@ -299,7 +302,8 @@ func (c *Container) findCgroup() {
 	c.cgroup = g
 }
 
-// createFailed is the end of a create that made nothing: the caller is told, and
+// createFailed is the end of a create that made nothing, or nothing that can be
+// supervised: the caller is told, and
 // the exit command runs, as with conmon. told is the message for the caller, who else hears why.
 func (c *Container) createFailed(told, why string) {
 	if c.create.failed {
@@ -319,7 +323,7 @@ func (c *Container) createFailed(told, why string) {
 	c.s.loop.Defer(func() {
 		c.s.reap()
 		over := func() { c.runExitCommand(nil) }
-		if c.create.killed {
+		if c.create.remains {
 			c.removeRemains(over)
 			return
 		}
@@ -328,7 +332,7 @@ func (c *Container) createFailed(told, why string) {
 }
 
 // removeRemains has the runtime delete what one that was killed, by us or with its
-// supervisor, has made, and then calls over. The machine is told before, since a
+// supervisor, has made, or what nobody can look after, and then calls over. The machine is told before, since a
 // gracerun that deletes asks it.
 func (c *Container) removeRemains(over func()) {
 	argv := append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
