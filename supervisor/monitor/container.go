@@ -68,7 +68,8 @@ type init_ struct {
 	program program       // what it ran when the create had ended
 	retry   loop.Timer    // to ask again for its exit status
 	retries int
-	unknown string // why nobody can tell how it ended
+	unknown string             // why nobody can tell how it ended
+	watch   *process.ExitWatch // nil unless it is needed to know that
 }
 
 // newContainer prepares everything that the create needs. Without a container
@@ -389,6 +390,10 @@ func (c *Container) initExited() {
 	c.memo.SetExit(ev.Status)
 	c.init.pidfd.Close()
 	c.init.pid, c.init.pidfd = 0, -1
+	if c.init.watch != nil {
+		c.init.watch.Close()
+		c.init.watch = nil
+	}
 	c.s.loop.Arm(&c.init.retry, lifecycle.Never)
 	c.s.loop.Arm(&c.timeout, lifecycle.Never)
 	c.tell(ev)
@@ -412,7 +417,11 @@ func (c *Container) exitStatus() (process.Status, error) {
 	if status, err = c.init.pidfd.ZombieStatus(c.init.pid); err == nil {
 		return status, nil
 	}
-	return c.init.pidfd.ExitInfo()
+	status, err = c.init.pidfd.ExitInfo()
+	if c.init.watch != nil && errors.Is(err, process.ErrUnsupported) {
+		status, err = c.init.watch.Status()
+	}
+	return status, err
 }
 
 func statusOf(s process.Status) lifecycle.Status {

@@ -538,6 +538,13 @@ func (c *Container) exitEvents(status lifecycle.Status) []lifecycle.Event {
 
 // lookAfter watches init and what is around it, as created does.
 func (c *Container) lookAfter() {
+	// Of somebody else's child an older kernel says once how it ends, to who listens.
+	if _, err := c.init.pidfd.ExitInfo(); errors.Is(err, process.ErrUnsupported) && !c.ours() {
+		if c.init.watch, err = process.WatchExit(c.init.pid); err != nil {
+			c.init.watch = nil
+			c.notes.warn("container " + c.o.ID + ": its exit status may stay unknown: " + err.Error())
+		}
+	}
 	c.watchOOM()
 	if at := c.memo.Timeout(); at != 0 {
 		c.s.loop.Arm(&c.timeout, at)
