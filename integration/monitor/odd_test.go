@@ -221,6 +221,35 @@ func TestNoStateDirectory(t *testing.T) {
 	c.expect("story", c.ended(), "exit 5, persisted 5\nstdout F TERM\nstdout F up")
 }
 
+// Podman makes a container anew while the exit command of its predecessor waits
+// for Podman's lock: the new one has a state directory of its own, which the old
+// supervisor leaves alone when it ends.
+func TestMadeAnewBeforeTheExitCommandEnds(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.must(os.WriteFile(c.dir+"/exit-command", []byte("#!/bin/sh\nwhile ! [ -e "+c.dir+"/go ]; do sleep 0.02; done\n"), 0o755))
+	c.started("--exit-command", c.dir+"/exit-command")
+	c.says("stdout F up")
+	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+	c.expect("exit file", c.exitFile(), "5")
+	old := c.monitor
+	if !running(old) {
+		t.Fatal("the old supervisor does not wait for its exit command")
+	}
+	c.call("delete", c.id)
+	c.must(os.Remove(c.exits + "/" + c.id))
+	c.must(os.Remove(c.log))
+	c.monitor = 0
+	c.up()
+	c.expect("the new one", strings.Fields(c.ask("state"))[1], "status=running")
+	c.must(os.WriteFile(c.dir+"/go", nil, 0o644))
+	c.until("the old supervisor has ended", func() bool { return !running(old) })
+	c.expect("the new one, without the old", strings.Fields(c.ask("state"))[1], "status=running")
+	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+	c.expect("exit file", c.exitFile(), "5")
+}
+
 // Of two creates of one container one wins; the other leaves it alone.
 func TestSecondCreate(t *testing.T) {
 	ours, _ := stacks("runc")

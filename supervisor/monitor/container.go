@@ -160,13 +160,25 @@ func (c *Container) openState() {
 // died, and so did its container.
 func (c *Container) takeOver() (*statedir.Dir, error) {
 	old, err := statedir.Open(c.record.RuntimeRoot, c.o.ID)
+	if err == runtime.ErrNotExist {
+		return statedir.Create(c.record.RuntimeRoot, c.o.ID) // it was removed just now
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer old.Close()
 	if conn, err := control.Dial(old.FD()); err == nil {
-		conn.Close()
-		return nil, runtime.ErrExist
+		defer conn.Close()
+		reply, err := conn.Ask(control.Request{Verb: control.State}, settling)
+		if err != nil && err != control.ErrHungUp || err == nil && reply.Phase != lifecycle.Stopped.String() {
+			return nil, runtime.ErrExist
+		}
+		// It has recorded its exit, and waits for its exit command. That may wait in
+		// turn for whoever makes the container anew, as `podman restart` does.
+		if err := old.Remove(); err != nil {
+			return nil, err
+		}
+		return statedir.Create(c.record.RuntimeRoot, c.o.ID)
 	}
 	// What its supervisor had promised is done first.
 	if s, err := startSuccessor(old.Path(), nil); err == nil && s != nil && s.ready() == nil {
@@ -188,7 +200,8 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 	return statedir.Create(c.record.RuntimeRoot, c.o.ID)
 }
 
-// settling is how long a state directory may be without a record and a socket.
+// settling is how long a state directory may be without a record and a socket,
+// and a supervisor without an answer.
 const settling = 10 * time.Second
 
 func alive(r *statedir.Record) bool {
