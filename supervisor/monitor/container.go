@@ -52,6 +52,7 @@ type Container struct {
 	cgroup  cgroup.Cgroup  // zero: none of its own
 	freezer cgroup.Freezer // of it, once somebody has asked
 	asked   bool
+	emptied bool // nobody is left in the cgroup, and the machine knows
 	oom     oom
 	server  server
 	deposit deposit // with the keeper
@@ -453,16 +454,20 @@ func (c *Container) isUnknown(why string) {
 	c.notes.warn("container " + c.o.ID + ": exit status is unknown: " + why)
 }
 
-// lookIfEmpty tells the machine if nobody is left in the container's cgroup.
+// lookIfEmpty tells the machine, once, if nobody is left in the container's
+// cgroup. Nobody comes into one whose init is gone.
 func (c *Container) lookIfEmpty() {
-	empty := c.cgroup.Dir == ""
-	if !empty {
+	if c.emptied {
+		return
+	}
+	c.emptied = c.cgroup.Dir == ""
+	if !c.emptied {
 		var err error
-		if empty, err = c.cgroup.Empty(); err != nil {
+		if c.emptied, err = c.cgroup.Empty(); err != nil {
 			c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		}
 	}
-	if empty {
+	if c.emptied {
 		c.tell(lifecycle.Event{Kind: lifecycle.CgroupEmpty})
 	}
 }

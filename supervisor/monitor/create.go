@@ -273,7 +273,7 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 		c.tell(lifecycle.Event{Kind: lifecycle.StartDone})
 	}
 	if c.cgroup.Dir == "" {
-		c.tell(lifecycle.Event{Kind: lifecycle.CgroupEmpty}) // nobody in there is known to be the container's
+		c.lookIfEmpty() // nobody in there is known to be the container's
 	}
 	c.s.creating--
 	if err := c.s.waitFor(child{pid, int(pidfd)}, c.initExited); err != nil {

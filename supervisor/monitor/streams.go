@@ -188,8 +188,8 @@ func (s *streams) tellIfEnded(c *Container) {
 // as it comes, until their exit is recorded.
 func (s *streams) drain(c *Container) {
 	for i, stream := range s.all() {
-		if stream != nil && stream.Drain() {
-			s.ended[i] = true
+		if stream != nil && !s.ended[i] {
+			s.ended[i] = stream.Drain()
 		}
 	}
 	s.tellIfEnded(c)
@@ -200,11 +200,14 @@ func (s *streams) finish(c *Container) {
 	if s.logs == nil {
 		return
 	}
-	for _, stream := range s.all() {
-		if stream != nil {
-			stream.Drain()
-			stream.Unwatch()
+	for i, stream := range s.all() {
+		if stream == nil {
+			continue
 		}
+		if !s.ended[i] {
+			stream.Drain()
+		}
+		stream.Unwatch()
 	}
 	s.logs.Finish()
 	if !c.o.NoSyncLog {
