@@ -87,6 +87,18 @@ var strikes = []strike{
 			s.call(t, "", "kill", s.ID, "USR1")
 			s.ends(t, "5")
 		}},
+	{"the log meets a full disk, twice", "{at: write.log, do: error, errno: ENOSPC, count: 2}", logIsWhole},
+	{"the log's disk stays full", "{at: write.log, do: error, errno: ENOSPC}",
+		func(t *testing.T, s *stage) {
+			s.mustRun()
+			s.call(t, "", "kill", s.ID, "USR1")
+			s.ends(t, "5")
+			if text, err := os.ReadFile(s.Log); err != nil || len(text) > 0 {
+				t.Errorf("the log is %q, %v; want an empty one", text, err)
+			}
+		}},
+	{"the supervisor kills itself before it writes to the log", "{at: write.log, do: crash, count: 1}", logGoesOn},
+	{"the supervisor kills itself when it has written to the log", "{at: write.log, when: after, do: crash, count: 1}", logGoesOn},
 	{"the supervisor kills itself instead of sending", "{at: effect.deliver, signal: TERM, do: crash}",
 		func(t *testing.T, s *stage) {
 			s.mustRun()
@@ -176,6 +188,34 @@ func TestFaultsStrike(t *testing.T) {
 			strike.check(t, &stage{c, t, ctx, recording})
 		})
 	}
+}
+
+// logIsWhole: whatever strikes at the log, each line is in it once, in order.
+func logIsWhole(t *testing.T, s *stage) {
+	s.mustRun()
+	s.call(t, "", "kill", s.ID, "TERM")
+	if err := s.Await(s.ctx, "TERM"); err != nil {
+		t.Fatal(err)
+	}
+	s.call(t, "", "kill", s.ID, "USR1")
+	s.ends(t, "5")
+	text, err := os.ReadFile(s.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for line := range strings.Lines(string(text)) {
+		said = append(said, strings.Fields(line)[3])
+	}
+	if got := strings.Join(said, " "); got != "ready TERM bye" {
+		t.Errorf("the log says %q\n%s", got, text)
+	}
+}
+
+// logGoesOn: the same, and another supervisor has seen to it.
+func logGoesOn(t *testing.T, s *stage) {
+	logIsWhole(t, s)
+	s.journalHas(t, "recovered", 1)
 }
 
 const senseless = "effect.deliver do=sing"

@@ -201,25 +201,41 @@ func (k *k8sFile) append(s *Stream, records []byte, before, from, to, dropped in
 		Total: k.l.cursor.Total() + int64(len(records)), Dropped: dropped,
 	}
 	k.l.cursor.Begin(&k.intent)
-	for rest := records; len(rest) > 0; {
+	if err := k.writeAll(records); err != nil {
+		k.failed(err)
+		if err := k.takeBack(before); err != nil {
+			k.unsettled = true // and the intent stays
+		} else {
+			k.l.cursor.Abort()
+		}
+		return false
+	}
+	k.l.cursor.Commit(k8sLog)
+	k.works()
+	return true
+}
+
+func (k *k8sFile) writeAll(rest []byte) error {
+	fault := k.l.options.Fault
+	if fault != nil {
+		if err := fault(false); err != nil {
+			return err
+		}
+	}
+	for len(rest) > 0 {
 		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)))
 		if errno == unix.EINTR {
 			continue
 		}
 		if errno != 0 {
-			k.failed(errno)
-			if err := k.takeBack(before); err != nil {
-				k.unsettled = true // and the intent stays
-			} else {
-				k.l.cursor.Abort()
-			}
-			return false
+			return errno
 		}
 		rest = rest[n:]
 	}
-	k.l.cursor.Commit(k8sLog)
-	k.works()
-	return true
+	if fault != nil {
+		return fault(true)
+	}
+	return nil
 }
 
 func (k *k8sFile) takeBack(size int64) error {

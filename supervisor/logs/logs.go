@@ -117,6 +117,10 @@ type Options struct {
 	// for each time that something begins to fail.
 	Warn func(text string)
 
+	// Fault, if not nil, is called before and after each write to a log file; an
+	// error is taken for one of the write. It is for fault plans.
+	Fault func(after bool) error
+
 	step func() // of the cursor, for tests
 }
 

@@ -104,6 +104,25 @@ func (c *Container) stepJournal(now lifecycle.Instant, ev lifecycle.Event) ([]li
 	return effects, err
 }
 
+// logFault is what becomes of a write to a log file; nil without a plan.
+func (c *Container) logFault() func(after bool) error {
+	if c.faults == nil {
+		return nil
+	}
+	return func(after bool) error {
+		ask := c.faults.Before
+		if after {
+			ask = c.faults.After
+		}
+		f := ask("write.log", 0)
+		if f.Do == faults.Error {
+			return f.Errno
+		}
+		pause(f)
+		return nil
+	}
+}
+
 // pause is a fault that holds everything up, as a slow disk would.
 func pause(f faults.Fault) {
 	if f.Do == faults.Delay {

@@ -56,7 +56,7 @@ func (s *streams) openLogs(c *Container) (err error) {
 	if c.dir != nil {
 		options.Dir = c.dir.FD()
 	}
-	options.Loop, options.Warn = c.s.loop, c.notes.warn
+	options.Loop, options.Warn, options.Fault = c.s.loop, c.notes.warn, c.logFault()
 	if s.logs, err = logs.Open(options); err == nil {
 		s.passthrough = s.logs.Passthrough()
 	}
