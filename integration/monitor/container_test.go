@@ -54,6 +54,7 @@ type container struct {
 	stderr  string
 	sync    *bufio.Reader
 	pipe    *os.File
+	pidFile string     // if it is not where common has it
 	inside  *container // an exec's: in which one
 	number  int        // an exec's: which one
 }
@@ -168,6 +169,9 @@ func (c *container) message() string {
 func (c *container) pidfile() string {
 	if c.inside != nil {
 		return fmt.Sprintf("%s/pidfile.%d", c.dir, c.number)
+	}
+	if c.pidFile != "" {
+		return c.pidFile
 	}
 	return c.dir + "/pidfile"
 }
