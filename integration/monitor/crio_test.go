@@ -274,6 +274,9 @@ func (c *container) parseLog(path string) (stdout, stderr string) {
 	c.t.Helper()
 	text, err := os.ReadFile(path)
 	c.must(err)
+	if len(text) > maxExecSync+16384 { // conmon, too, is above it by the last record
+		c.t.Errorf("the log has %d bytes, more than were to be", len(text))
+	}
 	var out, errs strings.Builder
 	for line := range strings.Lines(string(text[:min(len(text), maxExecSync)])) {
 		parts := strings.SplitN(line, " ", 4)
