@@ -15,6 +15,9 @@ var documentText string
 type reason struct{ Name, Reason string }
 
 var reasons = []reason{
+	{"signal path", "a Go program that does nothing already takes more than three quarters of what is wanted (the limit in the tables of kill\n" +
+		"  and state). What is above it is half a millisecond: a connection, the supervisor's look at freezer and init, its journal, and the\n" +
+		"  signal itself. crun is at its best on a quiet machine; on a busy one the same figures were 0.50 to 0.55."},
 	{"cost of wrapping", `a Go program that does nothing already costs what the tables of kill and state show as the limit, 1.1 ms and more on this
   machine, before it has opened a file. To that come the fork of the wrapped runtime, which waits for its exec, the record and the
   journal of the container, and one more change of processes when the runtime has ended. What it costs in CPU time hardly
@@ -29,7 +32,8 @@ var reasons = []reason{
 	{"memory", `the Go runtime has a span of 8 KiB for each size that was ever allocated, two of whose pages are touched as soon as it holds
   one pointer, and stacks for three threads of its own. A Go program that only waits in epoll has 410 KiB of its own. GODEBUG=sbrk=1
   would bring gracemon to 380, but one start in 140 dies of it (the random first address of the heap can leave no room for the first stack),
-  and it aligns too little for the locks of the runtime. One process for many containers would help; it is not built.`},
+  and it aligns too little for the locks of the runtime. Asleep (GRACEMON_SLEEP,
+  docs/gracemon.md) a supervisor has 12 KiB; one process for many containers was measured, and is not what Podman and CRI-O can live with.`},
 	{"exit", `before it writes the exit file gracemon takes what is left in both streams, looks whether anybody is left in the
   cgroup, and writes its journal; conmon writes the file first. The difference is a tenth of a millisecond.`},
 }
