@@ -89,7 +89,7 @@ func TestEachSignalOnce(t *testing.T) {
 func TestEnforce(t *testing.T) {
 	each(t, true, func(t *testing.T, p pairing) {
 		r := record(t)
-		const grace = 2 * time.Second
+		const grace = 6 * time.Second
 		c := start(t, p, testbed.Options{Workload: deaf, Grace: grace, Policy: "enforce"})
 		ctx := patience(t)
 		begin := testbed.Now()
@@ -101,8 +101,9 @@ func TestEnforce(t *testing.T) {
 			return nil
 		})
 		terms := testbed.Now()
-		if terms-begin > grace {
-			t.Skip("this machine is too slow: the grace period was over before all had called")
+		// Who calls after the end is rightly told that there is nothing to kill.
+		if terms-begin > grace/2 {
+			t.Skip("this machine is too slow: too little of the grace period is left for the others to call in")
 		}
 		if n := sent(t, r, c.Pid, signals.TERM); n != 1 {
 			t.Errorf("TERM was sent %d times", n)
