@@ -74,7 +74,7 @@ func (c *call) askMachine(dir *statedir.Dir, id string, ev lifecycle.Event) (con
 	if err := a.wait(); err != nil {
 		return control.Reply{}, err
 	}
-	return replyOf(a.answer), nil
+	return control.ReplyOf(*a.answer), nil
 }
 
 // requestOf is the request of a supervisor that means the same. A signal that was
@@ -470,30 +470,6 @@ func watchDir(dir *statedir.Dir) (int, error) {
 		return -1, err
 	}
 	return fd, nil
-}
-
-// replyOf puts the machine's reply into the words of the control socket.
-func replyOf(e *lifecycle.Effect) control.Reply {
-	r := control.Reply{Exit: e.Status, Errno: e.Errno}
-	switch e.Outcome {
-	case lifecycle.DeliveredOutcome:
-		r.Answer = control.Delivered
-	case lifecycle.Joined:
-		r.Answer = control.Joined
-	case lifecycle.Ended:
-		r.Answer = control.Ended
-	case lifecycle.NotRunning:
-		r.Answer = control.NotRunning
-	case lifecycle.NotFound:
-		r.Answer = control.NotFound
-	case lifecycle.Granted:
-		r.Answer = control.Granted
-	case lifecycle.Refused:
-		r.Answer = control.Refused
-	default:
-		r.Answer = control.Failed
-	}
-	return r
 }
 
 func now() lifecycle.Instant {

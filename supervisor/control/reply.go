@@ -70,6 +70,30 @@ type Reply struct {
 	Left   lifecycle.Duration // of its grace period
 }
 
+// ReplyOf puts a Reply effect of the machine into the words of the protocol.
+func ReplyOf(e lifecycle.Effect) Reply {
+	r := Reply{Exit: e.Status, Errno: e.Errno}
+	switch e.Outcome {
+	case lifecycle.DeliveredOutcome:
+		r.Answer = Delivered
+	case lifecycle.Joined:
+		r.Answer = Joined
+	case lifecycle.Ended:
+		r.Answer = Ended
+	case lifecycle.NotRunning:
+		r.Answer = NotRunning
+	case lifecycle.NotFound:
+		r.Answer = NotFound
+	case lifecycle.Granted:
+		r.Answer = Granted
+	case lifecycle.Refused:
+		r.Answer = Refused
+	default:
+		r.Answer = Failed
+	}
+	return r
+}
+
 // Append appends the reply's packet to b.
 func (r Reply) Append(b []byte) []byte {
 	b = append(b, r.Answer.String()...)

@@ -270,28 +270,14 @@ func (s *server) reply(e lifecycle.Effect) {
 	}
 }
 
+// translate adds to the reply what depends on the request.
 func (k *caller) translate(e lifecycle.Effect) control.Reply {
-	r := control.Reply{Exit: e.Status, Errno: e.Errno}
-	switch e.Outcome {
-	case lifecycle.DeliveredOutcome:
-		r.Answer = control.Delivered
-	case lifecycle.Joined:
-		r.Answer = control.Joined
-	case lifecycle.Ended:
-		r.Answer = control.Ended
-		if k.verb == control.Delete {
-			r.Answer = control.Granted
-		}
-	case lifecycle.NotRunning:
-		r.Answer = control.NotRunning
-	case lifecycle.NotFound:
-		r.Answer = control.NotFound
-	case lifecycle.Granted:
+	r := control.ReplyOf(e)
+	switch {
+	case e.Outcome == lifecycle.Ended && k.verb == control.Delete:
 		r.Answer = control.Granted
-	case lifecycle.Refused:
-		r.Answer, r.Text = control.Refused, k.s.c.whyNotStart()
-	default:
-		r.Answer = control.Failed
+	case e.Outcome == lifecycle.Refused:
+		r.Text = k.s.c.whyNotStart()
 	}
 	return r
 }
