@@ -21,7 +21,7 @@ import (
 
 // patience is how long anything may take before the test gives up. Nothing here
 // takes a tenth of it.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // A container is one container of a runtime under test. config is written to the
 // bundle by create.

@@ -24,7 +24,7 @@ import (
 
 // Patience is how long anything may take that takes milliseconds when all is
 // well: creating, starting, the end of a container whose grace is over.
-const Patience = 30 * time.Second
+const Patience = 60 * time.Second
 
 // Now is CLOCK_MONOTONIC, on which everything here is measured.
 func Now() time.Duration {

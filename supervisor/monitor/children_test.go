@@ -98,7 +98,7 @@ func TestProgramOnAHungFileSystem(t *testing.T) {
 			t.Errorf("the program is not known: %v", err)
 		}
 		unix.Close(server)
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("waits for the server of the file system")
 		unix.Close(server) // which ends the wait
 		<-answered
