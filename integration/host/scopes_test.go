@@ -21,6 +21,7 @@ func TestScopes(t *testing.T) {
 	got, err := i.Run(t.Context(), Job{
 		Script: string(script),
 		Files: map[string]File{
+			"systemd/system/crio.service":     {Text: "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"},
 			"gracelab/bin/gracerun":           {From: gracerun, Mode: 0o755},
 			"gracelab/crio-scope.conf":        {From: "../../docs/deploy/crio-scope.conf"},
 			"gracelab/crio-conmon-scope.conf": {From: "../../docs/deploy/crio-conmon-scope.conf"},
@@ -44,6 +45,7 @@ func TestScopes(t *testing.T) {
 	t.Run("the host", func(t *testing.T) {
 		said.want(t, "host pid 1", "systemd")
 		said.contain(t, "host cgroups", "cgroup2fs", " memory ")
+		said.want(t, "host crio", "loaded")
 		said.contain(t, "host programs", "crun version 1.8.1", "crun version 1.21", "runc version 1.1", "conmon version 2.1")
 	})
 	t.Run("the bug is there to be fixed", func(t *testing.T) {

@@ -7,9 +7,10 @@
 // systemd has once read of dependencies no later call can change. So it must be
 // right from the start, without a hand in the runtime's call: by a drop-in file.
 // systemd reads those of a transient unit after the properties of the call, so
-// they win; it looks for them in /run/systemd/system at each start, without a
-// daemon-reload (in /run/systemd/transient only after one). After the runtime is
-// done the bus is asked what the scope really has.
+// they win. It knows by heart which files there are and looks again when a directory
+// has changed (but for systemd/transient, which is its own), though not for a
+// transient unit: it must be made to look (see look). After the runtime is done the
+// bus is asked what the scope really has.
 package scope
 
 import (
@@ -41,7 +42,7 @@ type property struct {
 // manager is the systemd that may be asked to make the unit: the system's, or
 // the user's.
 type manager struct {
-	units string // where it reads drop-ins without a reload
+	units string // where it reads drop-ins from
 	bus   []address
 }
 
@@ -225,7 +226,28 @@ func (s *Scope) Prepare() error {
 	if !s.needsDropIn() {
 		return nil
 	}
-	return s.writeDropIns()
+	if err := s.writeDropIns(); err != nil {
+		return err
+	}
+	for _, m := range s.managers {
+		m.look()
+	}
+	return nil
+}
+
+// look makes systemd look which files there are, by asking for a unit that is not
+// there: it searches for it in every directory that has changed since the last time
+// (src/core/unit.c of systemd 252, manager_unit_cache_should_retry_load). Else the
+// drop-in is seen only if the scope happens to refer to some unit that is not there.
+//
+// What goes wrong here is for Verify to find.
+func (m manager) look() {
+	c, err := dial(m.bus)
+	if err != nil {
+		return
+	}
+	defer c.close()
+	_, _ = c.property("gracerun-is-not-there.service", "LoadState")
 }
 
 // isPrefix tells whether a drop-in of the unit would be for others, too: for all
