@@ -40,48 +40,50 @@ var errAmbiguous = errors.New("its threads ended with different statuses")
 
 // WatchExit begins to listen for the end of the process with that number.
 func WatchExit(pid int) (*ExitWatch, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_CONNECTOR)
+	fd, err := listenForEvents([]unix.SockFilter{
+		load(eventAt), unless(eventExit, 3),
+		load(eventTgid), unless(uint32(pid), 1),
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+	})
 	if err != nil {
-		return nil, failed("socket NETLINK_CONNECTOR", err)
+		return nil, err
 	}
-	w := &ExitWatch{fd, pid}
-	if err = w.filter(); err == nil {
+	return &ExitWatch{fd, pid}, nil
+}
+
+func load(at uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
+}
+
+func unless(value uint32, skip uint8) unix.SockFilter {
+	// The filter's loads take numbers for big-endian, and these are not.
+	var b [4]byte
+	binary.NativeEndian.PutUint32(b[:], value)
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: skip, K: binary.BigEndian.Uint32(b[:])}
+}
+
+// listenForEvents gives a socket that hears of those events that the filter lets through.
+func listenForEvents(program []unix.SockFilter) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_CONNECTOR)
+	if err != nil {
+		return -1, failed("socket NETLINK_CONNECTOR", err)
+	}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	if err == nil {
 		if err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: cnProc}); err == nil {
-			err = w.listen()
+			err = askForEvents(fd)
 		}
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, failed("listen for process events", err)
+		return -1, failed("listen for process events", err)
 	}
-	return w, nil
+	return fd, nil
 }
 
-// filter lets exits of this process's threads through.
-func (w *ExitWatch) filter() error {
-	// The filter's loads take numbers for big-endian, and these are not.
-	swap := func(n uint32) uint32 {
-		var b [4]byte
-		binary.NativeEndian.PutUint32(b[:], n)
-		return binary.BigEndian.Uint32(b[:])
-	}
-	load := func(at uint32) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: at}
-	}
-	unless := func(value uint32, skip uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: skip, K: swap(value)}
-	}
-	program := []unix.SockFilter{
-		load(eventAt), unless(eventExit, 3),
-		load(eventTgid), unless(uint32(w.pid), 1),
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff},
-		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
-	}
-	return unix.SetsockoptSockFprog(w.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
-		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
-}
-
-func (w *ExitWatch) listen() error {
+func askForEvents(fd int) error {
 	var message struct {
 		unix.NlMsghdr
 		idx, val, seq, ack uint32 // struct cn_msg
@@ -91,7 +93,7 @@ func (w *ExitWatch) listen() error {
 	message.Len, message.Type = uint32(unsafe.Sizeof(message)), unix.NLMSG_DONE
 	message.idx, message.val, message.len, message.op = cnProc, cnProc, 4, listen
 	bytes := unsafe.Slice((*byte)(unsafe.Pointer(&message)), unsafe.Sizeof(message))
-	return unix.Sendto(w.fd, bytes, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	return unix.Sendto(fd, bytes, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
 // Status gives how the process ended: to be asked once its pidfd says that it has.

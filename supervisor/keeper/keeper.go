@@ -9,7 +9,8 @@
 // without which the terminal hangs up; the writing end of stdin. When the
 // connection ends without a word, the supervisor is dead: the keeper starts
 // `gracemon --recover DIR` with the descriptors, and lets go of them when the
-// successor has deposited its own.
+// successor has deposited its own. If the supervisor died of a signal that it
+// would have caught at any other time, its successor gets that (death.go).
 //
 // The socket is SOCK_SEQPACKET; a packet is one line of words, with descriptors:
 //
@@ -31,6 +32,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
@@ -72,6 +74,8 @@ type server struct {
 	program string
 	say     func(string)
 	holds   []*hold
+	deaths  []*death           // that a successor may have to hear of
+	kills   *process.KillWatch // nil where ExitInfo tells, or nobody does
 	idle    loop.Timer
 	retry   loop.Timer
 }
@@ -81,7 +85,10 @@ type hold struct {
 	s     *server
 	conn  int // -1: the supervisor is dead
 	pid   int // of the supervisor
+	pidfd process.Pidfd
+	died  signals.Signal // what it was heard to have died of
 	dir   string
+	inode uint64 // of dir
 	names []string
 	fds   []int
 	gone  bool // let go of
@@ -169,11 +176,13 @@ func (s *server) take(fd int) {
 		unix.Close(fd)
 		return
 	}
-	h := &hold{s: s, conn: fd, pid: int(peer.Pid), child: child{pidfd: -1}}
+	h := &hold{s: s, conn: fd, pid: int(peer.Pid), pidfd: openPeer(fd, int(peer.Pid)), child: child{pidfd: -1}}
+	s.watchKills(h)
 	h.timer.Fire = h.recover
 	if err := s.loop.Add(fd, loop.Readable, loop.HandlerFunc(h.ready)); err != nil {
 		s.say("gracemon --keeper: wait for a supervisor: " + err.Error())
 		unix.Close(fd)
+		h.pidfd.Close()
 		return
 	}
 	s.holds = append(s.holds, h)
@@ -220,8 +229,12 @@ func receive(conn int) (words []string, fds []int, err error) {
 func (h *hold) obey(words []string, fds []int) {
 	switch {
 	case words[0] == "hold" && len(words) == 2+len(fds):
-		h.dir = unescape(words[1])
-		h.s.replace(h)
+		if h.dir == "" {
+			h.dir = unescape(words[1])
+			h.inode = inodeOf(h.dir)
+			h.s.replace(h)
+			h.s.succeeded(h)
+		}
 		for i, name := range words[2:] {
 			h.put(name, fds[i])
 		}
@@ -273,6 +286,10 @@ func (h *hold) letGo() {
 	for _, fd := range h.fds {
 		unix.Close(fd)
 	}
+	if h.pidfd >= 0 {
+		h.pidfd.Close()
+		h.pidfd = -1
+	}
 	h.names, h.fds, h.gone = nil, nil, true
 	if h.conn >= 0 {
 		s.loop.Remove(h.conn)
@@ -294,6 +311,7 @@ func (h *hold) orphan() {
 		h.letGo()
 		return
 	}
+	h.s.investigate(h)
 	h.recover()
 }
 

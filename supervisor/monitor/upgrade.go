@@ -237,9 +237,9 @@ type held struct {
 // handOn executes another program, which has these descriptors.
 //
 // What signals were caught before is in an eventfd, which it has too. One that
-// comes in the midst of it, from here to the new program's Resume, is not safe: Go
-// unblocks what would end a program before anybody can ask to have it caught. A
-// TERM then ends this process as KILL would, and a successor goes on without it.
+// comes in the midst of it, from here to the new program's Resume, ends this
+// process: Go unblocks what would end a program before anybody can ask to have it
+// caught. The keeper sees what it was, and gives it to the successor.
 func handOn(passed []int, execute func() error) error {
 	for _, fd := range passed {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
