@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/inherited"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
@@ -135,7 +136,7 @@ func startSweeper(argv []string) int {
 func sweep(argv []string) int {
 	where, root, id, run := argv[0], argv[1], argv[2], argv[3]
 	// What else was inherited is for the container, and held open by whom it is for.
-	_ = unix.CloseRange(4, ^uint(0), 0)
+	inherited.Close(4)
 	fds := []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
 	for {
 		if _, err := unix.Poll(fds, -1); err != unix.EINTR {

@@ -31,6 +31,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/inherited"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
@@ -118,6 +119,7 @@ func Main(say func(string)) (status int) {
 	_ = unix.Chdir("/")
 	leaveCgroup()
 	unix.CloseOnExec(listener)
+	inherited.Close(listener + 1) // a caller's of the supervisor that has started it
 	_ = unix.SetNonblock(listener, true)
 	if s.loop, err = loop.New(); err == nil {
 		s.listen()

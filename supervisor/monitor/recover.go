@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/faults"
+	"gracerun.io/internal/inherited"
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/runtime/statedir"
@@ -94,6 +95,7 @@ func (c *Container) unspent(rules []faults.Rule) []faults.Rule {
 // stands for all state directories of the user.
 func startSuccessors(where string) (status int) {
 	kept := keptDescriptors()
+	inherited.Close(3) // what else the caller has open is no business of a successor
 	var waiting []*successor
 	status = each(where, func(path string) error {
 		s, err := startSuccessor(path, kept)

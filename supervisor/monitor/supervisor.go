@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/inherited"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/loop"
@@ -34,7 +35,7 @@ type Supervisor struct {
 func supervise(args []string) int {
 	nameProcess(args[0])
 	unix.Umask(0o022)
-	inherited := openDescriptors()
+	theirs := inherited.Descriptors(3)
 	o, err := cmdline.Parse(args[1:])
 	if err == nil {
 		_, err = o.Complete()
@@ -47,7 +48,7 @@ func supervise(args []string) int {
 	if err != nil {
 		return n.failErr("Failed to start", err)
 	}
-	s, err := newSupervisor(inherited, caught)
+	s, err := newSupervisor(theirs, caught)
 	if err != nil {
 		return n.failErr("Failed to start", err)
 	}
@@ -75,8 +76,8 @@ func nameProcess(path string) {
 
 var caughtSignals = [...]signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.CHLD}
 
-func newSupervisor(inherited []int, caught ownsignal.Catcher) (*Supervisor, error) {
-	s := &Supervisor{children: map[int]func(){}, inherited: inherited, signals: caught}
+func newSupervisor(theirs []int, caught ownsignal.Catcher) (*Supervisor, error) {
+	s := &Supervisor{children: map[int]func(){}, inherited: theirs, signals: caught}
 	var err error
 	if s.loop, err = loop.New(); err != nil {
 		return nil, err
@@ -250,28 +251,6 @@ func writeOOMScore(text string) {
 }
 
 // --- descriptors of the caller
-
-// openDescriptors lists the descriptors above stderr that are open.
-func openDescriptors() (fds []int) {
-	dir, err := open("/proc/self/fd", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return nil
-	}
-	defer unix.Close(dir)
-	var buf [4096]byte
-	for {
-		n, err := unix.ReadDirent(dir, buf[:])
-		if err != nil || n <= 0 {
-			return fds
-		}
-		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
-		for _, name := range names {
-			if fd := number(name); fd > 2 && fd != dir {
-				fds = append(fds, fd)
-			}
-		}
-	}
-}
 
 // leftOpen lists those that another program in this process will have, too.
 func (s *Supervisor) leftOpen() (fds []int) {
