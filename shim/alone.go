@@ -3,6 +3,7 @@ package shim
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -36,8 +37,10 @@ type alone struct {
 	journal *journal.Writer
 	machine *lifecycle.Machine
 	self    lifecycle.RequestID
+	waiting int               // the descriptor that says so; -1 while it does not wait
 	asked   lifecycle.Instant // when the request was made
 	answer  *lifecycle.Effect // its reply
+	defers  lifecycle.Instant // since when it leaves it to others to tell of the end; 0: it does not
 }
 
 // errDeleted: the container was deleted while somebody waited for it.
@@ -93,7 +96,7 @@ func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
 		return nil, err
 	}
 	c.belongsTo(container)
-	a := &alone{call: c, dir: dir, container: container, pidfd: -1, self: ownRequest()}
+	a := &alone{call: c, dir: dir, container: container, pidfd: -1, waiting: -1}
 	a.orphaned = unix.Faccessat(dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
 	p, err := process.OpenVerified(container.Init)
 	switch {
@@ -111,10 +114,16 @@ func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
 	return a, nil
 }
 
-// ownRequest names this process's request. Another live process has another
-// number; that of a dead one is never answered to anybody.
-func ownRequest() lifecycle.RequestID {
-	return lifecycle.FirstRequest + lifecycle.RequestID(unix.Getpid()) - 1
+// freeRequest gives a name for this call's request: the number of its process, for
+// who reads the journal, or the next one that nobody in the machine has. One who
+// waits there has died, or lives in another pid namespace.
+func freeRequest(m *lifecycle.Machine) lifecycle.RequestID {
+	taken := append(m.Callers(), m.Starting())
+	id := lifecycle.FirstRequest + lifecycle.RequestID(unix.Getpid()) - 1
+	for slices.Contains(taken, id) {
+		id++
+	}
+	return id
 }
 
 // enter takes the lock and catches up.
@@ -136,6 +145,9 @@ func (a *alone) enter() error {
 		}
 		return err
 	}
+	if a.self == 0 {
+		a.self = freeRequest(a.machine)
+	}
 	a.catchUp()
 	return nil
 }
@@ -154,6 +166,9 @@ func (a *alone) leave() {
 	a.exit()
 	if a.pidfd >= 0 {
 		a.pidfd.Close()
+	}
+	if a.waiting >= 0 {
+		unix.Close(a.waiting)
 	}
 }
 
@@ -204,21 +219,67 @@ func (a *alone) initExited() {
 	if a.orphaned || a.machine.State() == lifecycle.Draining {
 		return
 	}
-	if a.pidfd < 0 && a.othersWatch() {
+	if a.pidfd < 0 && a.leavesItToOthers() {
 		return // who came in time can be told the status
 	}
 	a.step(lifecycle.Event{Kind: lifecycle.InitExited, Status: a.exitStatus()})
 }
 
-// othersWatch tells whether a live call waits for something: it has had a pidfd of
-// init since before this one came. Its number is that of its request.
-func (a *alone) othersWatch() bool {
-	for _, id := range a.machine.Callers() {
-		if id != a.self && unix.Kill(int(id-lifecycle.FirstRequest+1), 0) != unix.ESRCH {
+// leavesItToOthers tells whether one who came before this call, and had a pidfd of
+// init in time, is to tell the machine of its end. One who is alive and does not, as
+// if it were stopped, keeps nobody waiting for ever.
+func (a *alone) leavesItToOthers() bool {
+	if !a.othersWait() {
+		return false
+	}
+	if a.defers == 0 {
+		a.defers = now()
+	}
+	return now() < a.defers.After(lifecycle.Duration(patience))
+}
+
+// callersFile, in the state directory, is never written to. Who waits for a reply
+// has that byte of it locked which has the number of its request, and does not
+// have it any more when it has died: the number of a process would tell nothing,
+// once another process has it.
+const callersFile = "callers"
+
+// beginToWait lets others know that this call will be there to hear its reply.
+func (a *alone) beginToWait() error {
+	fd, err := unix.Openat(a.dir.FD(), callersFile, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, byteOf(a.self)); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	a.waiting = fd
+	return nil
+}
+
+// othersWait tells whether a live call waits for a reply, other than this one.
+func (a *alone) othersWait() bool {
+	callers := a.machine.Callers()
+	if len(callers) == 0 {
+		return false
+	}
+	fd, err := unix.Openat(a.dir.FD(), callersFile, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return false // nobody has ever waited
+	}
+	defer unix.Close(fd)
+	for _, id := range callers {
+		lock := byteOf(id)
+		if id != a.self && unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, lock) == nil && lock.Type != unix.F_UNLCK {
 			return true
 		}
 	}
 	return false
+}
+
+func byteOf(id lifecycle.RequestID) *unix.Flock_t {
+	return &unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET, Start: int64(id), Len: 1}
 }
 
 // step steps the machine, does what it asks for and tells it what became of it.
@@ -373,6 +434,9 @@ func (a *alone) wait() error {
 				return err
 			}
 			defer unix.Close(watch)
+			if err := a.beginToWait(); err != nil {
+				return err
+			}
 			// What happened before the watch began is seen by one more round.
 		} else {
 			due := a.machine.Armed()

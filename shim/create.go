@@ -222,13 +222,15 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 			return false
 		}
 	} else if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false // a create or delete is under way
+		return false // a create is under way
+	}
+	if isLocked(dir, deleteLock) {
+		return false // the runtime may have forgotten it already, and runs its hooks
 	}
 	if container, err := oci.ReadContainer(dir); err == nil {
 		return !container.Known()
 	}
-	var st unix.Stat_t
-	if !runHasEnded && (unix.Fstat(dir.FD(), &st) != nil || time.Since(time.Unix(st.Mtim.Unix())) < settling && !dir.HasRecord()) {
+	if !runHasEnded && !isSettled(dir) && !dir.HasRecord() {
 		return false // perhaps a supervisor has just made it
 	}
 	program, err := c.program()
@@ -242,6 +244,13 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 // settling is how long a state directory may be without a record and a socket
 // before its maker is taken for dead.
 const settling = 10 * time.Second
+
+// isSettled tells whether nobody has put anything into the directory, or taken
+// anything out of it, for so long.
+func isSettled(dir *statedir.Dir) bool {
+	var st unix.Stat_t
+	return unix.Fstat(dir.FD(), &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) >= settling
+}
 
 // runtimeDir is where the wrapped runtime keeps a container.
 func (c *call) runtimeDir(program, id string) (string, error) {

@@ -3,6 +3,8 @@ package shim
 import (
 	"errors"
 
+	"golang.org/x/sys/unix"
+
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
@@ -30,14 +32,18 @@ func (c *call) delete() int {
 	if container, err := c.container(dir, args[0]); err == nil {
 		c.belongsTo(container)
 	}
-	unit := scopeOf(dir)
 	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
 	switch {
 	case err == control.ErrNoSupervisor:
-		// Nobody is to send a signal, or begin to wait, while it goes away.
-		if err := journal.Lock(dir.FD()); err != nil {
-			return c.fail(err)
+		lock, err := c.beginDelete(dir)
+		if err == errDeleted {
+			dir.Close()
+			return c.delete() // another one was faster
 		}
+		if err != nil {
+			return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
+		}
+		defer unix.Close(lock)
 	case err != nil && !force:
 		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 	case err != nil:
@@ -48,12 +54,48 @@ func (c *call) delete() int {
 		return c.fail(err)
 	}
 	if status == 0 || !c.isKnown(dir, args[0]) {
-		c.removeScope(unit)
-		if err := dir.Remove(); err != nil {
-			c.warn("remove what is left of container " + args[0] + ": " + err.Error())
-		}
+		c.forget(dir, args[0])
 	}
 	return status
+}
+
+// beginDelete takes the lock under which there is one delete at a time, after any
+// create. Hooks of either may call gracerun: nobody is waited for without end.
+func (c *call) beginDelete(dir *statedir.Dir) (lock int, err error) {
+	lock, err = lockFile(dir, deleteLock, patience)
+	if err == errBusy {
+		return -1, hasNotEnded("another delete of it")
+	}
+	if err != nil {
+		return -1, err
+	}
+	if err = lockWithin(dir.FD(), patience); err == nil {
+		journal.Unlock(dir.FD())
+		return lock, nil
+	}
+	unix.Close(lock)
+	if err == errBusy {
+		err = hasNotEnded("its create")
+	}
+	return -1, err
+}
+
+// hasNotEnded says why nobody waits any longer.
+func hasNotEnded(what string) error {
+	return errors.New(what + " has not ended for " + patience.String() + ": does one of its hooks hang, or wait for this call?")
+}
+
+// forget removes what there is of a container that the runtime has deleted. Nobody
+// is to step its machine, or to begin to wait, while that goes away.
+func (c *call) forget(dir *statedir.Dir, id string) {
+	err := journal.Lock(dir.FD())
+	if err == nil && !isRemoved(dir) { // else it was done for us, and the id may be another container's
+		c.removeScope(scopeOf(dir))
+		err = dir.Remove()
+	}
+	if err != nil {
+		c.warn("remove what is left of container " + id + ": " + err.Error())
+	}
 }
 
 // isKnown tells whether the wrapped runtime knows the container. When it does

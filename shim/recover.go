@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"errors"
 	"strings"
 	"syscall"
 
@@ -19,6 +20,9 @@ func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
 		return false
 	}
 	origin, err := recovery.ReadOrigin(dir)
+	if errors.Is(err, unix.ENOENT) {
+		return false // it has come to its end in the meantime
+	}
 	if err != nil {
 		c.warn("recover the supervisor of a container: " + err.Error())
 		return false

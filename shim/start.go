@@ -85,10 +85,6 @@ func (c *call) runStart(report func(status int)) int {
 	return status
 }
 
-// startLock is locked for as long as a start is under way that the machine has
-// granted: whoever can lock it knows that the one who was granted it is dead.
-const startLock = "start"
-
 func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a, err := c.attend(dir, id)
 	if err == errUnknown || err == errSupervised {
@@ -98,15 +94,15 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		return c.fail(err)
 	}
 	defer a.leave()
-	lock, err := unix.Openat(dir.FD(), startLock, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+	lock, err := lockFile(dir, startLock, 0)
+	if err == errBusy || err == errDeleted {
+		a.exit()
+		return c.runStart(nil) // another one is at it; the runtime lets one win
+	}
 	if err != nil {
 		return c.fail(err)
 	}
 	defer unix.Close(lock)
-	if err := unix.Flock(lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		a.exit()
-		return c.runStart(nil) // another one is at it; the runtime lets one win
-	}
 	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})
 	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
 	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing
@@ -138,13 +134,5 @@ func errnoOfStatus(status int) int32 {
 
 // startIsDead tells whether the one who was granted the start is gone.
 func (a *alone) startIsDead() bool {
-	if a.machine.Starting() == a.self {
-		return false
-	}
-	fd, err := unix.Openat(a.dir.FD(), startLock, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return err == unix.ENOENT
-	}
-	defer unix.Close(fd)
-	return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) == nil
+	return a.machine.Starting() != a.self && !isLocked(a.dir, startLock)
 }

@@ -62,26 +62,25 @@ func (c *call) stop() int {
 }
 
 // stopAndWait stops the container by way of its supervisor or alone, and gives the
-// reply.
+// reply. Of a container that is being made or taken away nothing may be known for
+// a moment: it is asked for again until it is there, or not.
 func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, err error) {
-	err = errUnknown
-	for tries := 0; err == errUnknown && tries < 10; tries++ {
+	for deadline := time.Now().Add(settling); time.Now().Before(deadline); time.Sleep(pause) {
 		var dir *statedir.Dir
 		adopted := false
 		if dir, err = c.open(id); err == runtime.ErrNotExist {
 			dir, err = c.adoptStranger(id)
 			adopted = err == nil
 		}
-		if err != nil {
+		if err == errUnknown {
 			continue
+		}
+		if err != nil {
+			return reply, err
 		}
 		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace})
 		if err == control.ErrNoSupervisor {
 			reply, err = c.askAlone(dir, id, ev)
-		}
-		if err == errUnknown && journal.Lock(dir.FD()) == nil {
-			// Somebody was creating or deleting it, and has finished.
-			journal.Unlock(dir.FD())
 		}
 		if adopted {
 			// Whoever made it will delete it without us.
@@ -89,13 +88,28 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 				_ = dir.Remove()
 			}
 		}
+		if err == errUnknown {
+			switch lockWithin(dir.FD(), patience) {
+			case nil:
+				journal.Unlock(dir.FD())
+			case errBusy:
+				err = hasNotEnded("its create")
+			}
+		}
+		again := err == errUnknown && !isSettled(dir)
 		dir.Close()
+		if !again {
+			break
+		}
 	}
 	if err == errUnknown {
 		err = runtime.ErrNotExist
 	}
 	return reply, err
 }
+
+// pause is how long somebody else is given for the next thing he does.
+const pause = 5 * time.Millisecond
 
 // adoptStranger makes a state directory for a container of the wrapped runtime
 // that was made without gracerun: for as long as it is stopped it has a machine,
