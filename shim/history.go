@@ -114,7 +114,7 @@ func (c *call) events() int {
 		}
 	}
 	boot := time.Now().Add(-time.Duration(now()))
-	var seen lifecycle.Instant
+	var f follower
 	for {
 		records, err := readJournal(dir)
 		if err != nil {
@@ -125,11 +125,8 @@ func (c *call) events() int {
 		}
 		var out []byte
 		over := false
-		for _, r := range records {
-			if r.At > seen {
-				out = appendEvents(out, args[0], boot.Add(time.Duration(r.At)), &r)
-				seen = r.At
-			}
+		for _, r := range f.fresh(records) {
+			out = appendEvents(out, args[0], boot.Add(time.Duration(r.At)), &r)
 			over = r.State == lifecycle.Stopped.String() || r.State == lifecycle.Failed.String()
 		}
 		write(1, out)
@@ -145,6 +142,31 @@ func (c *call) events() int {
 			c.noteExit(dir, args[0])
 		}
 	}
+}
+
+// follower reads a journal again and again.
+type follower struct {
+	last lifecycle.Instant // of the last record that was read
+	same int               // how many of that instant there were
+}
+
+// fresh gives the records that were not there before. Several can be of one instant:
+// what has happened at once is told to the machine one after the other.
+func (f *follower) fresh(records []journal.Record) []journal.Record {
+	begin, known := 0, 0
+	for begin < len(records) && (records[begin].At < f.last || records[begin].At == f.last && known < f.same) {
+		if records[begin].At == f.last {
+			known++
+		}
+		begin++
+	}
+	for _, r := range records[begin:] {
+		if r.At != f.last {
+			f.last, f.same = r.At, 0
+		}
+		f.same++
+	}
+	return records[begin:]
 }
 
 // noteExit has the machine of a container without a supervisor learn of its end.

@@ -2,11 +2,13 @@ package shim
 
 import (
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
 )
 
 func TestEventLines(t *testing.T) {
@@ -49,5 +51,32 @@ func TestEventLines(t *testing.T) {
 				t.Errorf("not JSON: %s", line)
 			}
 		}
+	}
+}
+
+// Records of one instant are each read once, whenever the reader comes.
+func TestFollower(t *testing.T) {
+	var all []journal.Record
+	for i, at := range []lifecycle.Instant{5, 7, 7, 7, 9, 9} {
+		all = append(all, journal.Record{At: at, Event: strconv.Itoa(i)})
+	}
+	for first := range len(all) + 1 {
+		for second := first; second <= len(all); second++ {
+			var f follower
+			var got string
+			for _, end := range []int{first, second, second, len(all), len(all)} {
+				for _, r := range f.fresh(all[:end]) {
+					got += r.Event
+				}
+			}
+			if got != "012345" {
+				t.Errorf("read after %d, %d and %d records: %q", first, second, len(all), got)
+			}
+		}
+	}
+	// What was read first is not there any more, in a journal that has grown.
+	f := follower{last: 7, same: 2}
+	if got := f.fresh(all[4:]); len(got) != 2 {
+		t.Errorf("of a journal whose beginning is gone: %v", got)
 	}
 }
