@@ -51,10 +51,33 @@ func (b *Bed) Sleep(args, env []string) error {
 	if err != nil {
 		return err
 	}
+	// To a Go program a PIPE that it is sent does nothing, and CRI-O has systemd send
+	// one to each monitor when the node is shut down. What is ignored stays so.
+	ignore, before := sigaction{handler: sigIgn}, sigaction{}
+	if err := setAction(unix.SIGPIPE, &ignore, &before); err != nil {
+		return err
+	}
 	var empty byte
 	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty)),
 		uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	_ = setAction(unix.SIGPIPE, &before, &ignore)
 	return errno
+}
+
+// sigaction is as long as the kernel's (rt_sigaction(2)), and has its first member.
+type sigaction struct {
+	handler uintptr
+	others  [3]uint64
+}
+
+const sigIgn = 1
+
+func setAction(s unix.Signal, to, before *sigaction) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(before)), 8, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // memory gives a file in memory that can be executed.

@@ -136,6 +136,20 @@ func TestWakesAsTheSameProcess(t *testing.T) {
 	}
 }
 
+// As it does nothing to one who is awake.
+func TestPipeDoesNothing(t *testing.T) {
+	helper, wake, said := startAsleep(t)
+	if err := helper.Process.Signal(unix.SIGPIPE); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wake.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	if _ = helper.Wait(); helper.ProcessState.ExitCode() != 7 {
+		t.Errorf("%s: %q", helper.ProcessState, said)
+	}
+}
+
 // Pending signals would end a new program, or be lost on it.
 func TestSignalsAreTurnedIntoNumbers(t *testing.T) {
 	helper, _, said := startAsleep(t)
