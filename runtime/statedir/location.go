@@ -21,9 +21,6 @@ import (
 
 // Base gives the directory under which all state is: $GRACERUN_STATE_DIR, else
 // /run/gracerun for root, else $XDG_RUNTIME_DIR/gracerun.
-//
-// Root of a user namespace that has $XDG_RUNTIME_DIR counts as an ordinary user:
-// rootless Podman starts monitor and runtime as such, and /run is not theirs.
 func Base() (string, error) {
 	if dir, ok := unix.Getenv("GRACERUN_STATE_DIR"); ok && dir != "" {
 		if dir[0] != '/' {
@@ -31,14 +28,24 @@ func Base() (string, error) {
 		}
 		return path.Clean(dir), nil
 	}
-	xdg, _ := unix.Getenv("XDG_RUNTIME_DIR")
-	if unix.Geteuid() == 0 && (xdg == "" || inInitialUserNamespace()) {
+	if !OfUser() {
 		return "/run/gracerun", nil
 	}
+	xdg, _ := unix.Getenv("XDG_RUNTIME_DIR")
 	if xdg == "" || xdg[0] != '/' {
 		return "", errors.New("no place for state: set XDG_RUNTIME_DIR or GRACERUN_STATE_DIR to an absolute path")
 	}
 	return path.Clean(xdg) + "/gracerun", nil
+}
+
+// OfUser reports whether the caller is an ordinary user, with no say in /run and
+// with a service manager of their own, if any.
+//
+// Root of a user namespace that has $XDG_RUNTIME_DIR counts as one: rootless
+// Podman starts monitor and runtime as such.
+func OfUser() bool {
+	xdg, _ := unix.Getenv("XDG_RUNTIME_DIR")
+	return unix.Geteuid() != 0 || xdg != "" && !inInitialUserNamespace()
 }
 
 // inInitialUserNamespace tells by the map of user ids: only the first namespace

@@ -169,7 +169,7 @@ func inScope(argv []string) []string {
 	}
 	scoped := []string{run, "--quiet", "--collect", "--scope", "--property=DefaultDependencies=no",
 		"--description=gracemon keeper: holds what supervisors of containers leave behind"}
-	if unix.Geteuid() != 0 {
+	if statedir.OfUser() {
 		scoped = append(scoped, "--user")
 	}
 	return append(append(scoped, "--"), argv...)
