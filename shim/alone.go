@@ -91,21 +91,17 @@ func requestOf(ev lifecycle.Event) control.Request {
 
 // attend takes the lock and the machine, up to date with what has happened.
 func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
-	container, err := c.container(dir, id)
+	k, err := c.find(dir, id)
+	if err == nil {
+		err = k.err
+	}
 	if err != nil {
 		return nil, err
 	}
-	c.belongsTo(container)
-	a := &alone{call: c, dir: dir, container: container, pidfd: -1, waiting: -1}
-	a.orphaned = unix.Faccessat(dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil
-	p, err := process.OpenVerified(container.Init)
-	switch {
-	case err == nil:
-		a.pidfd = p
-	case !errors.Is(err, process.ErrGone) && !errors.Is(err, process.ErrReused):
-		return nil, err
-	}
+	c.belongsTo(k.Container)
+	a := &alone{call: c, dir: dir, container: k.Container, pidfd: k.init, waiting: -1}
 	if err := a.enter(); err != nil {
+		k.close()
 		if err == errDeleted {
 			err = errUnknown
 		}
@@ -131,10 +127,13 @@ func (a *alone) enter() error {
 	if err := journal.Lock(a.dir.FD()); err != nil {
 		return err
 	}
-	if conn, err := control.Dial(a.dir.FD()); err == nil {
-		conn.Close()
-		journal.Unlock(a.dir.FD())
-		return errSupervised
+	if unix.Faccessat(a.dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		a.orphaned = true
+		if conn, err := connect(a.dir); err == nil {
+			conn.Close()
+			journal.Unlock(a.dir.FD())
+			return errSupervised
+		}
 	}
 	var err error
 	a.journal, a.machine, err = journal.Resume(a.dir.FD())

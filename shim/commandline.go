@@ -30,6 +30,7 @@ type call struct {
 	systemd   bool // --systemd-cgroup, --cgroup-manager=systemd
 
 	wrapped string // path of the wrapped runtime, once it is known
+	maker   string // of the runtime that has made the container, until it is needed
 	config  *Config
 	spec    *bundle.Config // of the container that is created
 	faults  *faults.Injector

@@ -160,7 +160,7 @@ func isAbandoned(dir *statedir.Dir) bool {
 	if !recovery.Exists(dir.FD()) {
 		return false
 	}
-	conn, err := control.Dial(dir.FD())
+	conn, err := connect(dir)
 	if err == nil {
 		conn.Close()
 	}
@@ -171,7 +171,7 @@ func isAbandoned(dir *statedir.Dir) bool {
 // this very call is its create: it is among our ancestors. It is told that the
 // directory is ours to remove, at delete.
 func (c *call) isCreatedBySupervisor(dir *statedir.Dir) bool {
-	conn, err := control.Dial(dir.FD())
+	conn, err := connect(dir)
 	if err != nil {
 		return false
 	}
@@ -209,7 +209,7 @@ func isAncestor(pid int) bool {
 // isStale tells whether the directory is of no use to anybody. If it is, it is
 // locked.
 func (c *call) isStale(dir *statedir.Dir, id string) bool {
-	if conn, err := control.Dial(dir.FD()); err != control.ErrNoSupervisor {
+	if conn, err := connect(dir); err != control.ErrNoSupervisor {
 		if err == nil {
 			conn.Close()
 		}
@@ -265,60 +265,95 @@ func (c *call) runtimeDir(program, id string) (string, error) {
 	return root + "/" + id, nil
 }
 
-// container gives what is kept of the wrapped runtime's container. A create that
-// died, or one that a supervisor made with another runtime in mind, left nothing:
-// then it is made up for. The error is errUnknown if there is nothing to know.
+// container gives what is kept of the wrapped runtime's container.
 func (c *call) container(dir *statedir.Dir, id string) (*oci.Container, error) {
-	container, err := oci.ReadContainer(dir)
-	if err == nil {
-		if isSucceeded(container) && discard(dir) {
-			return nil, errUnknown
-		}
-		return container, nil
-	}
-	if !errors.Is(err, unix.ENOENT) {
+	k, err := c.find(dir, id)
+	if err != nil {
 		return nil, err
 	}
+	k.close()
+	return k.Container, nil
+}
+
+// known is a container of the wrapped runtime, and its init.
+type known struct {
+	*oci.Container
+	init process.Pidfd // -1 if it is gone, or cannot be told
+	err  error         // why it cannot
+}
+
+func (k *known) open() {
+	k.init, k.err = process.OpenVerified(k.Init)
+	if errors.Is(k.err, process.ErrGone) || errors.Is(k.err, process.ErrReused) {
+		k.err = nil
+	}
+}
+
+func (k *known) close() {
+	if k.init >= 0 {
+		k.init.Close()
+	}
+}
+
+// hasExited tells whether init has, reaped or not.
+func (k *known) hasExited() (bool, error) {
+	if k.init < 0 {
+		return k.err == nil, k.err
+	}
+	return k.init.Exited()
+}
+
+// find gives what is kept of the wrapped runtime's container. A create that died,
+// or one that a supervisor made with another runtime in mind, left nothing: then
+// it is made up for. The error is errUnknown if there is nothing to know.
+func (c *call) find(dir *statedir.Dir, id string) (k known, err error) {
+	if k.Container, err = oci.ReadContainer(dir); err == nil {
+		k.open()
+		if k.isSucceeded() && discard(dir) {
+			k.close()
+			return known{}, errUnknown
+		}
+		return k, nil
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return known{}, err
+	}
 	supervised := true
-	if conn, err := control.Dial(dir.FD()); err == nil {
+	if conn, err := connect(dir); err == nil {
 		conn.Close()
 	} else {
 		supervised = false
 		if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
-			return nil, errUnknown // its create is under way
+			return known{}, errUnknown // its create is under way
 		}
 		defer journal.Unlock(dir.FD())
 	}
 	program, err := c.program()
 	if err != nil {
-		return nil, err
+		return known{}, err
 	}
 	if err := c.adopt(dir, id, program, supervised); err != nil {
-		return nil, errUnknown
+		return known{}, errUnknown
 	}
-	return oci.ReadContainer(dir)
+	if k.Container, err = oci.ReadContainer(dir); err != nil {
+		return known{}, err
+	}
+	k.open()
+	return k, nil
 }
 
 // isSucceeded tells whether the runtime has another container of that id by now:
 // this one was deleted and that one made without gracerun. What is known of the
 // dead one's init must not be said of the living one.
-func isSucceeded(container *oci.Container) bool {
-	p, err := process.OpenVerified(container.Init)
-	if err == nil {
-		exited, err := p.Exited()
-		p.Close()
-		if err != nil || !exited {
-			return false
-		}
-	} else if !errors.Is(err, process.ErrGone) && !errors.Is(err, process.ErrReused) {
+func (k *known) isSucceeded() bool {
+	if exited, err := k.hasExited(); err != nil || !exited {
 		return false
 	}
-	status, err := oci.ReadStatus(container.Dir)
+	pid, start, err := oci.ReadInit(k.Dir)
 	if err != nil {
 		return false
 	}
-	return status.Pid != container.Init.Pid ||
-		status.StartTime != 0 && container.Init.StartTime != 0 && status.StartTime != container.Init.StartTime
+	return pid != k.Init.Pid || start != 0 && k.Init.StartTime != 0 && start != k.Init.StartTime
 }
 
 // discard takes away the state directory of a container that is no more. One that

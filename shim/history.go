@@ -11,7 +11,6 @@ import (
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
-	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
@@ -171,7 +170,7 @@ func (f *follower) fresh(records []journal.Record) []journal.Record {
 
 // noteExit has the machine of a container without a supervisor learn of its end.
 func (c *call) noteExit(dir *statedir.Dir, id string) {
-	if conn, err := control.Dial(dir.FD()); err == nil {
+	if conn, err := connect(dir); err == nil {
 		conn.Close()
 		return
 	}

@@ -132,13 +132,17 @@ func (c *call) askAndStay(dir *statedir.Dir, request control.Request) (control.R
 	return control.Reply{}, -1, control.ErrNoSupervisor
 }
 
+// connect connects to the supervisor that listens in the directory. The error is
+// control.ErrNoSupervisor if there is none.
+func connect(dir *statedir.Dir) (control.Conn, error) { return control.DialAt(dir.FD(), dir.Path()) }
+
 // maxDeaths is how many supervisors may die of a request.
 const maxDeaths = 8
 
 // dial connects to the supervisor. One that is dead gets a successor first.
 func (c *call) dial(dir *statedir.Dir) (control.Conn, error) {
 	for range maxDeaths {
-		conn, err := control.Dial(dir.FD())
+		conn, err := connect(dir)
 		if err != control.ErrNoSupervisor || !c.supervisorIsDead(dir) {
 			return conn, err
 		}
@@ -167,7 +171,7 @@ func waits(r control.Request) bool {
 
 // answers tells whether the supervisor answers another question.
 func (c *call) answers(dir *statedir.Dir) bool {
-	conn, err := control.Dial(dir.FD())
+	conn, err := connect(dir)
 	if err != nil {
 		return false
 	}

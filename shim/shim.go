@@ -73,6 +73,12 @@ func (c *call) open(id string) (*statedir.Dir, error) { return statedir.Open(c.r
 
 // program gives the runtime to wrap where no container says which one has made it.
 func (c *call) program() (string, error) {
+	if maker := c.maker; maker != "" {
+		c.maker = ""
+		if unix.Faccessat(unix.AT_FDCWD, maker, unix.X_OK, 0) == nil {
+			c.wrapped = maker
+		}
+	}
 	if c.wrapped == "" {
 		chosen, _ := unix.Getenv(oci.Variable)
 		if chosen == "" {
@@ -94,8 +100,8 @@ func (c *call) program() (string, error) {
 // belongsTo makes the runtime that has made a container the one to be run for it,
 // whatever is configured by now: another one would not know the container.
 func (c *call) belongsTo(container *oci.Container) {
-	if container != nil && unix.Faccessat(unix.AT_FDCWD, container.Program, unix.X_OK, 0) == nil {
-		c.wrapped = container.Program
+	if container != nil {
+		c.maker = container.Program
 	}
 }
 

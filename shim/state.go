@@ -1,12 +1,9 @@
 package shim
 
 import (
-	"errors"
 	"time"
 
 	"gracerun.io/runtime"
-	"gracerun.io/runtime/oci"
-	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 )
 
@@ -23,9 +20,9 @@ func (c *call) state() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	container, err := c.container(dir, args[0])
+	container, err := c.find(dir, args[0])
 	if err != nil || !container.Known() {
-		c.belongsTo(container)
+		c.belongsTo(container.Container)
 		return c.stateByRuntime() // it has the right words, or knows more
 	}
 	status, pid := "", container.Init.Pid
@@ -52,16 +49,8 @@ const stateTimeout = 2 * time.Second
 func (c *call) stateByRuntime() int { return c.hand("runtime.state", 0, c.argv[1:]) }
 
 // look finds out the status of a container without asking its supervisor.
-func look(container *oci.Container) (status string, err error) {
-	pidfd, err := process.OpenVerified(container.Init)
-	if errors.Is(err, process.ErrGone) || errors.Is(err, process.ErrReused) {
-		return container.Look(false)
-	}
-	if err != nil {
-		return "", err
-	}
-	defer pidfd.Close()
-	exited, err := pidfd.Exited()
+func look(container known) (status string, err error) {
+	exited, err := container.hasExited()
 	if err != nil {
 		return "", err
 	}

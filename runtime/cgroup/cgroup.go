@@ -60,15 +60,12 @@ func At(path string) Cgroup {
 // Frozen reports whether the container is frozen, or will be as soon as the
 // kernel gets to it. One whose cgroup is gone is not.
 func (c Cgroup) Frozen() (bool, error) {
-	if c.Dir == "" {
-		return false, nil
+	f, err := c.OpenFreezer()
+	if err != nil {
+		return false, err
 	}
-	if c.V1 {
-		text, err := c.read("freezer.state")
-		return text == "FROZEN" || text == "FREEZING", err
-	}
-	text, err := c.read("cgroup.freeze")
-	return text == "1", err
+	defer f.Close()
+	return f.Frozen()
 }
 
 // Freezer is the file of a cgroup that tells whether it is frozen, kept open by
@@ -88,7 +85,7 @@ func (c Cgroup) OpenFreezer() (Freezer, error) {
 		path = c.Dir + "/freezer.state"
 	}
 	fd, err := open(path, unix.O_RDONLY)
-	if err == unix.ENOENT {
+	if isGone(err) {
 		return Freezer{}, nil
 	}
 	if err != nil {

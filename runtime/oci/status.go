@@ -74,6 +74,22 @@ func ReadStatus(dir string) (*Status, error) {
 	return nil, ErrUnknown
 }
 
+// ReadInit is the part of ReadStatus that tells who the container's init is: its
+// number, and its start time as field 22 of /proc/PID/stat, 0 if it is not kept.
+func ReadInit(dir string) (pid int, startTime uint64, err error) {
+	var s *Status
+	data, err := readFile(dir + "/" + crunStatus)
+	if err == nil {
+		s, err = parseCrun(data)
+	} else if err == unix.ENOENT {
+		s, err = ReadStatus(dir)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return s.Pid, s.StartTime, nil
+}
+
 // Has reports whether there is such a directory: whether a runtime knows of a
 // container whose directory it would be.
 func Has(dir string) bool { return exists(dir) }

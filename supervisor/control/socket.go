@@ -116,6 +116,47 @@ func Dial(dir int) (Conn, error) {
 	return -1, err
 }
 
+// DialAt is Dial for who knows the path of the directory as well. A path that
+// fits into an address is found sooner than a descriptor in /proc, where a new
+// process has to have its entries made. That it leads to the directory of the
+// descriptor is checked: one that was replaced does not come back.
+func DialAt(dir int, path string) (Conn, error) {
+	var address unix.RawSockaddrUnix
+	if len(path)+len("/"+Name) >= len(address.Path) {
+		return Dial(dir)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, &Error{"socket", err}
+	}
+	address.Family = unix.AF_UNIX
+	to := unsafe.Slice((*byte)(unsafe.Pointer(&address.Path)), len(address.Path))
+	n := copy(to, path)
+	n += copy(to[n:], "/"+Name)
+	size := unsafe.Offsetof(address.Path) + uintptr(n) + 1
+	errno := unix.EINTR
+	for errno == unix.EINTR {
+		_, _, errno = unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&address)), size)
+	}
+	if errno == 0 && isAt(dir, path) {
+		return Conn(fd), nil
+	}
+	unix.Close(fd)
+	switch errno {
+	case unix.ECONNREFUSED, unix.ENOENT:
+		return -1, ErrNoSupervisor
+	case 0:
+		return Dial(dir)
+	}
+	return -1, &Error{"connect", errno}
+}
+
+// isAt tells whether the path leads to the directory.
+func isAt(dir int, path string) bool {
+	var mine, named unix.Stat_t
+	return unix.Fstat(dir, &mine) == nil && unix.Lstat(path, &named) == nil && mine.Ino == named.Ino && mine.Dev == named.Dev
+}
+
 // Close ends the connection. A request without a reply is abandoned.
 func (c Conn) Close() error { return unix.Close(int(c)) }
 
@@ -134,8 +175,8 @@ func (c Conn) Supervisor() (pid int, err error) {
 // what was wrong with the reply; after any of them but ErrTimeout, which leaves
 // the reply to Await, the connection is of no use.
 func (c Conn) Ask(r Request, timeout time.Duration) (Reply, error) {
-	var packet [MaxPacket]byte
-	request := r.Append(packet[:0])
+	var room [128]byte // mostly enough
+	request := r.Append(room[:0])
 	err := again(func() error { return unix.Send(int(c), request, unix.MSG_NOSIGNAL) })
 	if err == unix.EPIPE || err == unix.ECONNRESET {
 		return Reply{}, ErrHungUp

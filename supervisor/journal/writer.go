@@ -48,36 +48,59 @@ func Create(dir int, c lifecycle.Config) (*Writer, error) {
 // caller must hold the lock (Lock) or know otherwise that nobody else writes.
 func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 	name := Name
-	text, size, err := readEnds(dir, name)
+	fd, err := openat(dir, name, unix.O_RDWR)
 	if err == unix.ENOENT {
 		// Its writer died between two renames.
 		name = OldName
-		text, size, err = readEnds(dir, name)
+		fd, err = openat(dir, name, unix.O_RDWR)
 	}
 	if err != nil {
 		return nil, nil, &Error{"read", Name, err}
 	}
-	j, err := Read(text)
+	w := &Writer{dir: dir, fd: fd}
+	m, err := w.resume(name)
 	if err != nil {
-		return nil, nil, whole(dir, name, err)
+		w.Close()
+		return nil, nil, err
+	}
+	return w, m, nil
+}
+
+// resume reads the journal that the writer has open.
+func (w *Writer) resume(name string) (*lifecycle.Machine, error) {
+	text, size, err := readEnds(w.fd)
+	if err != nil {
+		return nil, &Error{"read", Name, err}
+	}
+	j, err := Read(ends(text))
+	if err != nil {
+		return nil, whole(w.dir, name, err)
 	}
 	m, err := j.Machine()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	w := &Writer{dir: dir, fd: -1, config: j.Config}
+	w.config = j.Config
 	if name == OldName {
-		return w, m, w.begin(w.header(m, j.last()))
-	}
-	if w.fd, err = openat(dir, Name, unix.O_WRONLY); err != nil {
-		return nil, nil, &Error{"open", Name, err}
+		return m, w.begin(w.header(m, j.last()))
 	}
 	// An incomplete last line must not become the beginning of the next one.
 	incomplete := len(text) - (bytes.LastIndexByte(text, '\n') + 1)
 	if w.size = size - int64(incomplete); incomplete > 0 && unix.Ftruncate(w.fd, w.size) != nil {
 		w.size = Limit // so that the next record begins a new file
 	}
-	return w, m, nil
+	return m, nil
+}
+
+// ends gives the first of the complete lines and the last of them.
+func ends(text []byte) []byte {
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	first := bytes.IndexByte(text, '\n') + 1
+	if first == len(text) {
+		return text
+	}
+	last := bytes.LastIndexByte(text[:len(text)-1], '\n') + 1
+	return append(text[:first:first], text[last:]...)
 }
 
 // whole gives the error of reading the journal from its beginning, which knows the
@@ -97,18 +120,13 @@ const headLength, tailLength = 512, 4096
 // readEnds reads of a journal the first line and the last ones, and what may
 // follow them incomplete; and gives the size of the file. The last line has the
 // whole machine: a caller who signals a container is not to pay for its history.
-func readEnds(dir int, name string) (text []byte, size int64, err error) {
-	fd, err := openat(dir, name, unix.O_RDONLY)
-	if err != nil {
-		return nil, 0, err
-	}
-	defer unix.Close(fd)
+func readEnds(fd int) (text []byte, size int64, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, 0, err
 	}
+	buf := make([]byte, headLength+tailLength)
 	if st.Size > headLength+tailLength {
-		buf := make([]byte, headLength+tailLength)
 		head, tail := buf[:headLength], buf[headLength:]
 		if err := pread(fd, head, 0); err != nil {
 			return nil, 0, err
@@ -120,9 +138,10 @@ func readEnds(dir int, name string) (text []byte, size int64, err error) {
 		if first >= 0 && begin >= 0 && bytes.LastIndexByte(tail, '\n') > begin {
 			return append(head[:first+1:first+1], tail[begin+1:]...), st.Size, nil
 		}
+		buf = make([]byte, st.Size)
 	}
-	text, err = readFile(dir, name)
-	return text, int64(len(text)), err
+	text = buf[:st.Size]
+	return text, st.Size, pread(fd, text, 0)
 }
 
 func pread(fd int, b []byte, at int64) error {
