@@ -47,7 +47,7 @@ func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundl
 	if settings, err := c.settings(); err != nil || settings.Scope == IgnoreScope {
 		return nil
 	}
-	unit := scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, getenv)
+	unit := scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, monitorScope(), getenv)
 	if unit == nil {
 		return nil
 	}
@@ -60,6 +60,16 @@ func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundl
 		c.warn("container " + id + ": " + err.Error())
 	}
 	return unit
+}
+
+// monitorScope gives the scope of the monitor that has started this call, "" if
+// there is none.
+func monitorScope() string {
+	cgroups, err := readFile("/proc/self/cgroup")
+	if err != nil {
+		return ""
+	}
+	return scope.Monitor(string(cgroups))
 }
 
 // verifyScope looks whether the scope that was made is as asked. If it is not and

@@ -40,7 +40,7 @@ func TestLook(t *testing.T) {
 		unix.Close(conn)
 		asked <- seen{text, len(files)}
 	}()
-	s := Of("id", "a.slice:crio:id", true, crio, none)
+	s := Of("id", "a.slice:crio:id", true, crio, "", none)
 	s.managers = []manager{{units: filepath.Join(dir, "units"), bus: []address{{bus}}}}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Prepare() }()

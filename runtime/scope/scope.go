@@ -1,5 +1,6 @@
 // Package scope makes the systemd scope of a container have what the annotations
-// "org.systemd.property.NAME" ask for, whichever runtime makes the scope.
+// "org.systemd.property.NAME" ask for, whichever runtime makes the scope, and has
+// it stopped before that of the container's monitor.
 //
 // A runtime sends the properties to systemd in one StartTransientUnit call, its
 // own among them. crun 1.8.1 to 1.16.1 sends its own DefaultDependencies=no after
@@ -49,10 +50,11 @@ type manager struct {
 // Of returns the scope that the runtime will make with --systemd-cgroup for
 // container id, cgroupsPath being linux.cgroupsPath of its configuration and
 // isCrun which of the two ways of naming it has. It is nil if there is none, or if
-// no annotation asks anything of it: then there is nothing to see to. Annotations
-// whose value is of a type that crun does not know either are left alone. getenv
-// is os.Getenv or does as it does.
-func Of(id, cgroupsPath string, isCrun bool, annotations runtime.Annotations, getenv func(string) string) *Scope {
+// nothing is asked of it: then there is nothing to see to. Annotations
+// whose value is of a type that crun does not know either are left alone. monitor
+// is the unit that has the container's monitor (see Monitor), "" for none: it is to
+// be stopped after the container's. getenv is os.Getenv or does as it does.
+func Of(id, cgroupsPath string, isCrun bool, annotations runtime.Annotations, monitor string, getenv func(string) string) *Scope {
 	s := &Scope{Unit: unitName(id, cgroupsPath, isCrun)}
 	if s.Unit == "" {
 		return nil
@@ -66,11 +68,37 @@ func Of(id, cgroupsPath string, isCrun bool, annotations runtime.Annotations, ge
 			s.asked = append(s.asked, p)
 		}
 	}
+	if monitor != "" {
+		s.asked = append(s.asked, property{"After", value{kind: 'a', list: []string{monitor}}})
+	}
 	if s.asked == nil {
 		return nil
 	}
 	s.managers = managers(getenv)
 	return s
+}
+
+// Monitor gives the scope that an engine has made for the monitor of a container,
+// if the process with these cgroups, the text of /proc/PID/cgroup, is in one: Podman
+// calls it libpod-conmon-ID.scope, CRI-O crio-conmon-ID.scope. "" means that it is not.
+//
+// It is in the slice of the container's scope. When the slice is stopped, at a
+// logout or a shutdown, systemd stops both scopes at once unless one is to be
+// after the other: the monitor passes TERM on to a container that has heard it
+// already, and is killed after systemd's default timeout whatever the container has.
+func Monitor(cgroups string) string {
+	for line := range strings.Lines(cgroups) {
+		_, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ":")
+		controllers, path, _ := strings.Cut(rest, ":")
+		if controllers != "" && controllers != "name=systemd" {
+			continue
+		}
+		unit := path[strings.LastIndexByte(path, '/')+1:]
+		if strings.HasSuffix(unit, ".scope") && strings.Contains(unit, "-conmon-") && isUnitName(unit) {
+			return unit
+		}
+	}
+	return ""
 }
 
 // Named returns a scope that Of has given in another process, for its Remove; nil

@@ -105,14 +105,55 @@ var crio = runtime.Annotations{
 func none(string) string { return "" }
 
 func TestNothingAsked(t *testing.T) {
-	if s := Of("id", "a.slice:crio:id", true, crio[:1], none); s != nil {
+	if s := Of("id", "a.slice:crio:id", true, crio[:1], "", none); s != nil {
 		t.Errorf("%+v, want nil", s)
+	}
+}
+
+func TestMonitor(t *testing.T) {
+	for cgroups, want := range map[string]string{
+		"0::/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-conmon-a1.scope\n":  "libpod-conmon-a1.scope",
+		"4:freezer:/x\n1:name=systemd:/kubepods.slice/crio-conmon-a1.scope\n0::/":               "crio-conmon-a1.scope",
+		"4:memory:/machine.slice/libpod-conmon-a1.scope\n1:name=systemd:/machine.slice\n0::/\n": "",
+		"0::/user.slice/user-1000.slice/session-2.scope\n":                                      "",
+		"0::/system.slice/my-conmon-thing.service\n":                                            "",
+		"0::/machine.slice/libpod-conmon-a1.scope/below\n":                                      "",
+		"0::/machine.slice/libpod-conmon-a b.scope\n":                                           "",
+		"0::/\n":  "",
+		"":        "",
+		"nothing": "",
+	} {
+		if got := Monitor(cgroups); got != want {
+			t.Errorf("%q: %q, want %q", cgroups, got, want)
+		}
+	}
+}
+
+// TestAfterMonitor: that is reason enough for a drop-in, and one among others.
+func TestAfterMonitor(t *testing.T) {
+	for want, annotations := range map[string]runtime.Annotations{
+		"[Unit]\nAfter=libpod-conmon-id.scope\n": nil,
+		"[Unit]\nDefaultDependencies=yes\nAfter=crio.service\nAfter=libpod-conmon-id.scope\n[Scope]\nTimeoutStopSec=15000000us\n": crio,
+	} {
+		units := filepath.Join(t.TempDir(), "system")
+		s := Of("id", "a.slice:libpod:id", true, annotations, "libpod-conmon-id.scope", none)
+		s.managers = []manager{{units: units}}
+		if err := s.Prepare(); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(units, "libpod-id.scope.d", dropIn))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, got, _ := strings.Cut(string(text), "\n"); got != want {
+			t.Errorf("drop-in:\n%s\nwant:\n%s", got, want)
+		}
 	}
 }
 
 func TestDropIn(t *testing.T) {
 	units := filepath.Join(t.TempDir(), "system")
-	s := Of("id", "a.slice:crio:id", true, crio, none)
+	s := Of("id", "a.slice:crio:id", true, crio, "", none)
 	s.managers = []manager{{units: units}}
 	if err := s.Prepare(); err != nil {
 		t.Fatal(err)
@@ -144,7 +185,7 @@ func TestDropIn(t *testing.T) {
 
 func TestRemoveLeavesOthersDropIns(t *testing.T) {
 	units := t.TempDir()
-	s := Of("id", "a.slice:crio:id", true, crio, none)
+	s := Of("id", "a.slice:crio:id", true, crio, "", none)
 	s.managers = []manager{{units: units}}
 	if err := s.Prepare(); err != nil {
 		t.Fatal(err)
@@ -248,7 +289,7 @@ func FuzzReceive(f *testing.F) {
 
 // TestNoBus: without systemd the caller is told so, and of which unit.
 func TestNoBus(t *testing.T) {
-	s := Of("id", "a.slice:crio:id", true, crio, none)
+	s := Of("id", "a.slice:crio:id", true, crio, "", none)
 	s.managers = []manager{{units: t.TempDir(), bus: []address{{filepath.Join(t.TempDir(), "bus")}}}}
 	_, err := s.Verify()
 	var deviation *Deviation

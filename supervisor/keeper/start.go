@@ -158,7 +158,8 @@ func environment() []string {
 // inScope gives the command line by which systemd, where it runs, has the keeper
 // in a scope of its own: else it would be in that of the first container's
 // supervisor, and end with it. Without default dependencies it is not stopped at
-// shutdown before the containers are.
+// shutdown before the containers are. At a logout it is; the successors in it, which
+// TERM has stop their containers, take as long as those.
 func inScope(argv []string) []string {
 	if unix.Access("/run/systemd/system", unix.F_OK) != nil {
 		return nil
@@ -167,7 +168,7 @@ func inScope(argv []string) []string {
 	if unix.Access(run, unix.X_OK) != nil {
 		return nil
 	}
-	scoped := []string{run, "--quiet", "--collect", "--scope", "--property=DefaultDependencies=no",
+	scoped := []string{run, "--quiet", "--collect", "--scope", "--property=DefaultDependencies=no", "--property=TimeoutStopSec=infinity",
 		"--description=gracemon keeper: holds what supervisors of containers leave behind"}
 	if statedir.OfUser() {
 		scoped = append(scoped, "--user")
