@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gracerun.io/internal/testbed"
+	"gracerun.io/signals/process"
 )
 
 // hook gives the container a hook that is this script; it runs on the host, in the
@@ -118,6 +120,58 @@ func TestOneOfManyDeletes(t *testing.T) {
 		}
 		if left := files(t, c.StateDir()); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+// A create that hangs in a hook is stopped: with the runtime that is killed its own
+// children go, such as the hook and an init that is half made.
+func TestStopOfAHangingCreate(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		if !strings.HasPrefix(p.name, "gracemon") {
+			t.Skip("nobody but gracemon is there to be asked before there is a container")
+		}
+		c, err := p.stack.New(t.TempDir(), testbed.Options{Workload: orderly})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { call(t, c, p.stack.Wrapped, "delete", "--force", c.ID) })
+		hook(t, c, `echo "$$" >"$3/hook.part"; mv "$3/hook.part" "$3/hook"; exec sleep 600`, func(hooks *specs.Hooks, h specs.Hook) {
+			hooks.CreateRuntime = append(hooks.CreateRuntime, h)
+		})
+		created := make(chan error, 1)
+		go func() { created <- c.Create(patience(t)) }()
+		var hung process.Pidfd
+		if err := testbed.Until(patience(t), "the hook hangs", func() bool {
+			text, err := os.ReadFile(filepath.Join(c.Data, "hook"))
+			if err != nil {
+				return false
+			}
+			pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hung, err = process.Open(pid)
+			return err == nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		defer hung.Close()
+		// There is no end of it to tell: there never was a container.
+		if got := call(t, c, gracerun(), "stop", "--timeout", "0", c.ID); !strings.Contains(got.stderr, "does not exist") {
+			t.Errorf("stop: %+v", got)
+		}
+		if err := <-created; err == nil {
+			t.Error("it was created")
+		}
+		if exited, err := hung.Wait(testbed.Patience); !exited || err != nil {
+			t.Errorf("its hook lives on: %v", err)
+			_ = hung.Send(9)
+		}
+		if err := testbed.Until(patience(t), "nothing is left", func() bool {
+			return len(c.Leftovers()) == 0 && len(files(t, filepath.Join(c.Root(), c.ID))) == 0
+		}); err != nil {
+			t.Errorf("%v: processes %v, files %v", err, c.Leftovers(), files(t, filepath.Join(c.Root(), c.ID)))
 		}
 	})
 }

@@ -23,7 +23,9 @@ type create struct {
 	ended   bool  // and it was successful; a terminal is awaited
 	wait    loop.Timer
 	failed  bool
+	killed  bool // the runtime was, by us or another
 	remains bool // the runtime has made a container, or was killed when it may have
+	removal loop.Timer
 }
 
 // begin starts the runtime, or for --exec-attach, waits for the client first.
@@ -145,6 +147,7 @@ func (c *Container) runtimeEnded() {
 		return
 	}
 	code := exitCode(status)
+	c.create.killed = status.Signal != 0
 	// The exit status of a detached exec says nothing; that there is no number
 	// of a process does.
 	if c.o.Exec && code != 0 && !c.hasPid() {
@@ -152,7 +155,7 @@ func (c *Container) runtimeEnded() {
 		return
 	}
 	if !c.o.Exec && code != 0 {
-		c.create.remains = status.Signal != 0
+		c.create.remains = c.create.killed
 		why := "Failed to create container: exit status " + strconv.Itoa(code)
 		if c.machine.State() == lifecycle.Killing {
 			why = "Failed to create container: it was stopped before it was there"
@@ -323,24 +326,100 @@ func (c *Container) createFailed(told, why string) {
 	c.s.loop.Defer(func() {
 		c.s.reap()
 		over := func() { c.runExitCommand(nil) }
-		if c.create.remains {
+		switch {
+		case c.create.remains:
 			c.removeRemains(over)
-			return
+		case c.create.killed:
+			c.within(removalPatience, over, c.endOrphans)
+		default:
+			over()
 		}
-		over()
 	})
 }
 
-// removeRemains has the runtime delete what one that was killed, by us or with its
-// supervisor, has made, or what nobody can look after, and then calls over. The machine is told before, since a
-// gracerun that deletes asks it.
+// removeRemains removes what a runtime that was killed, by us or with its
+// supervisor, has made, or what nobody can look after, and then calls over: the
+// runtime's own children, if it was killed and they are ours, and by its delete the
+// rest. The machine is told before, since a gracerun that deletes asks it.
 func (c *Container) removeRemains(over func()) {
-	argv := append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
-	p, err := c.s.start(argv, c.env, [3]int{0, 1, 2}, true)
+	c.within(removalPatience, over, func(done func()) {
+		if !c.create.killed {
+			c.deleteRemains(done)
+			return
+		}
+		c.endOrphans(func() { c.deleteRemains(done) })
+	})
+}
+
+// removalPatience is how long what a create has left may take to go. A hook of the
+// runtime's delete can hang, or a process not die.
+const removalPatience = 30 * lifecycle.Second
+
+// within calls over when that is done, or when it takes too long.
+func (c *Container) within(limit lifecycle.Duration, over func(), do func(done func())) {
+	timer, ended := &c.create.removal, false
+	end := func() {
+		if !ended {
+			ended = true
+			c.s.loop.Arm(timer, lifecycle.Never)
+			over()
+		}
+	}
+	timer.Fire = func() {
+		c.notes.warn("container " + c.o.ID + ": what its create has left has not gone in " + limit.String() + ": waited for " + c.s.waitedFor() +
+			". Look what holds it up, and then run " + strings.Join(c.deleteCommand(), " "))
+		end()
+	}
+	c.s.loop.Arm(timer, loop.Now().After(limit))
+	do(end)
+}
+
+// endOrphans kills what a runtime that was killed leaves behind: an init that is
+// half made, a hook. As a subreaper this process becomes the parent of those whose
+// parent dies, and nobody else can reap them: the numbers stay theirs. Of what a
+// predecessor's runtime has left nothing is known but to the runtime.
+func (c *Container) endOrphans(over func()) {
+	if len(c.s.containers) > 1 {
+		over() // whose they are is not known
+		return
+	}
+	left := 0
+	for _, pid := range c.s.orphans() {
+		pidfd, err := process.Open(pid)
+		if err != nil {
+			continue
+		}
+		if err = pidfd.Send(9); err == nil {
+			err = c.s.waitFor(child{pid, int(pidfd)}, func() {
+				_, _ = pidfd.Reap()
+				pidfd.Close()
+				if left--; left == 0 {
+					c.endOrphans(over) // those that were theirs are ours by now
+				}
+			})
+		}
+		if err != nil {
+			pidfd.Close()
+			continue
+		}
+		left++
+	}
+	if left == 0 {
+		over()
+	}
+}
+
+// deleteRemains has the runtime delete the container.
+func (c *Container) deleteRemains(over func()) {
+	p, err := c.s.start(c.deleteCommand(), c.env, [3]int{0, 1, 2}, true)
 	if err == nil {
 		err = c.s.waitFor(p, func() {
-			_, _ = process.Pidfd(p.pidfd).Reap()
+			status, err := process.Pidfd(p.pidfd).Reap()
 			unix.Close(p.pidfd)
+			if code := exitCode(status); err == nil && code != 0 {
+				c.notes.warn("container " + c.o.ID + ": " + strings.Join(c.deleteCommand(), " ") + ": exit status " + strconv.Itoa(code) +
+					": what was made of the container may be left")
+			}
 			over()
 		})
 	}
@@ -348,6 +427,10 @@ func (c *Container) removeRemains(over func()) {
 		c.notes.warn("container " + c.o.ID + ": delete what was made of it: " + cmdline.Text(err))
 		c.s.loop.Defer(over)
 	}
+}
+
+func (c *Container) deleteCommand() []string {
+	return append(append([]string{c.o.Runtime}, c.o.RuntimeArgs...), "delete", "--force", c.o.ID)
 }
 
 // number reads decimal digits; 0 is what is none.

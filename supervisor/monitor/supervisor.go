@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"strconv"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -178,6 +179,49 @@ func exitedChild() int {
 		}
 		return 0
 	}
+}
+
+// orphans lists the children that nobody waits for. The keeper, which this process
+// may have started, is none.
+func (s *Supervisor) orphans() (pids []int) {
+	tasks, err := open("/proc/self/task", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(tasks)
+	var buf [4096]byte
+	for {
+		n, err := unix.ReadDirent(tasks, buf[:])
+		if err != nil || n <= 0 {
+			return pids
+		}
+		_, _, names := unix.ParseDirent(buf[:n], -1, nil)
+		for _, task := range names {
+			text, _ := readFile("/proc/self/task/" + task + "/children")
+			for digits := range strings.FieldsSeq(string(text)) {
+				pid := number(digits)
+				if _, known := s.children[pid]; !known && s.ofInit(pid) == nil && !isKeeper(pid) {
+					pids = append(pids, pid)
+				}
+			}
+		}
+	}
+}
+
+func isKeeper(pid int) bool { return strings.HasSuffix(commandLine(pid), " --keeper") }
+
+// waitedFor names the children that somebody waits for.
+func (s *Supervisor) waitedFor() string {
+	var names []string
+	for pid := range s.children {
+		names = append(names, "process "+strconv.Itoa(pid)+" ("+commandLine(pid)+")")
+	}
+	return strings.Join(names, ", ")
+}
+
+func commandLine(pid int) string {
+	text, _ := readFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
+	return strings.ReplaceAll(strings.TrimRight(string(text), "\x00"), "\x00", " ")
 }
 
 // finished is told by a container that there is nothing left to do for it.
