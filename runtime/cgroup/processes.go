@@ -168,6 +168,14 @@ func Of(pid int) (Cgroup, error) {
 // Empty reports whether no process is left in the cgroup and below it. Nobody
 // is left in one that is gone.
 func (c Cgroup) Empty() (bool, error) {
+	if c.Dir != "" && !c.V1 {
+		// One small file says it of the cgroup and all below it. Where it says that
+		// there are some they may be about to go (cgroups(7), "populated").
+		text, err := c.read("cgroup.events")
+		if err == nil && (text == "" || strings.HasPrefix(text, "populated 0")) {
+			return true, nil
+		}
+	}
 	pids, err := c.Pids()
 	return len(pids) == 0, err
 }

@@ -137,8 +137,8 @@ func Exited(code uint8) Status { return Status{StatusCode, code} }
 func Signaled(sig signals.Signal) Status { return Status{StatusSignal, uint8(sig)} }
 
 // Order sorts what became ready at once into the order in which the machine
-// must see it: what has already happened to init first, then what became of
-// earlier effects, then what callers want, and the timer last. So an exit wins
+// must see it: what has already happened to init and to its cgroup first, then
+// what became of earlier effects, then what callers want, and the timer last. So an exit wins
 // over a deadline that is reached at the same instant (invariant I7), where a
 // select over both would choose at random.
 func Order(ready []Event) {
@@ -154,11 +154,13 @@ func rank(k EventKind) int {
 	switch k {
 	case InitExited:
 		return 0
-	case SignalRequest, StopRequest, StartRequest, MonitorSignal, Abandoned:
-		return 2
-	case Deadline:
-		return 3
-	default:
+	case CgroupEmpty: // before the end of the streams, after which the cgroup is swept
 		return 1
+	case SignalRequest, StopRequest, StartRequest, MonitorSignal, Abandoned:
+		return 3
+	case Deadline:
+		return 4
+	default:
+		return 2
 	}
 }

@@ -46,22 +46,19 @@ func exitCode(s process.Status) int {
 
 // recordExit tells everybody how the container ended, its log being complete. It
 // is tried again if it fails, and gives the errno.
+//
+// First comes the exit file, which is what others wait for; what is left to do is
+// done while they read it.
 func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason) int32 {
-	c.endOutput()
+	c.completeOutput()
 	// The ports that were kept busy for the container are free before anybody
 	// hears of its end.
 	c.s.letGo(c.parent.sync, c.parent.attach)
 	c.exitCode = c.exitNumber(status)
-	text := strconv.Itoa(c.exitCode)
-	if c.o.PersistDir != "" {
-		if errno := c.writeExit(c.o.PersistDir+"/exit", text, "container exit file"); errno != 0 {
-			return errno
-		}
-	}
-	if c.o.ExitDir != "" {
-		if errno := c.writeExit(c.o.ExitDir+"/"+c.o.ID, text, "exit file"); errno != 0 {
-			return errno
-		}
+	errno := c.writeExits(strconv.Itoa(c.exitCode))
+	c.endOutput()
+	if errno != 0 {
+		return errno
 	}
 	if c.record != nil {
 		c.record.Exit = statedir.Exit{
@@ -79,6 +76,19 @@ func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason)
 	return 0
 }
 
+// writeExits writes the exit files that are wanted.
+func (c *Container) writeExits(text string) int32 {
+	if c.o.PersistDir != "" {
+		if errno := c.writeExit(c.o.PersistDir+"/exit", text, "container exit file"); errno != 0 {
+			return errno
+		}
+	}
+	if c.o.ExitDir != "" {
+		return c.writeExit(c.o.ExitDir+"/"+c.o.ID, text, "exit file")
+	}
+	return 0
+}
+
 // reasonOf is why it ended, or why nobody knows how.
 func (c *Container) reasonOf(status lifecycle.Status, reason lifecycle.Reason) string {
 	if status.Kind == lifecycle.StatusUnknown && c.init.unknown != "" {
@@ -87,11 +97,20 @@ func (c *Container) reasonOf(status lifecycle.Status, reason lifecycle.Reason) s
 	return reason.String()
 }
 
-// endOutput completes the log, once, and then what clients get.
-func (c *Container) endOutput() {
-	if c.streams.logs != nil {
-		c.streams.finish(c)
+// completeOutput completes the log, once.
+func (c *Container) completeOutput() {
+	if c.streams.logs != nil && !c.streams.completed {
+		c.streams.complete(c)
 		c.memo.SetOutputDone()
+	}
+}
+
+// endOutput completes the log, and gives back what it took, and then completes
+// what clients get.
+func (c *Container) endOutput() {
+	c.completeOutput()
+	if c.streams.logs != nil {
+		c.streams.close(c)
 		c.clients.finish()
 	} else if c.clients.server == nil {
 		c.clients.finished = true

@@ -19,6 +19,7 @@ type streams struct {
 	logs        *logs.Logs
 	out, err    *logs.Stream
 	ended       [2]bool // out, err: nobody has it open any more
+	completed   bool    // all of it is in the log
 	null        int
 }
 
@@ -195,11 +196,9 @@ func (s *streams) drain(c *Container) {
 	s.tellIfEnded(c)
 }
 
-// finish ends the log.
-func (s *streams) finish(c *Container) {
-	if s.logs == nil {
-		return
-	}
+// complete brings all that was written into the log: there will be no more.
+func (s *streams) complete(c *Container) {
+	s.completed = true
 	for i, stream := range s.all() {
 		if stream == nil {
 			continue
@@ -213,6 +212,10 @@ func (s *streams) finish(c *Container) {
 	if !c.o.NoSyncLog {
 		s.logs.Sync()
 	}
+}
+
+// close gives back what the log and the streams took.
+func (s *streams) close(c *Container) {
 	s.logs.Close()
 	s.logs, s.out, s.err = nil, nil, nil
 	for i, fd := range s.ours {
