@@ -91,17 +91,17 @@ func TestLoad(t *testing.T) {
 	if got, want := load(), "DIR/config.json:2:15: unexpected '}' instead of a string"; got != want {
 		t.Errorf("malformed: got %q, want %q", got, want)
 	}
-	if err := os.Truncate(path, maxConfig+1); err != nil {
+	if err := os.Truncate(path, maxConfigMiB<<20+1); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := load(), "read DIR/config.json: larger than 64 MiB"; got != want {
+	if got, want := load(), "read DIR/config.json: is larger than 64 MiB"; got != want {
 		t.Errorf("huge: got %q, want %q", got, want)
 	}
 	os.Remove(path)
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := load(), "read DIR/config.json: not a regular file"; got != want {
+	if got, want := load(), "read DIR/config.json: is not a regular file"; got != want {
 		t.Errorf("FIFO: got %q, want %q", got, want)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/internal/jsontext"
+	"gracerun.io/runtime/internal/wholefile"
 )
 
 // Config is what is read of config.json (OCI runtime specification, config.md
@@ -26,8 +27,8 @@ type Config struct {
 	Annotations runtime.Annotations // in the order of the file
 }
 
-// maxConfig bounds what is read into memory. Real ones have 10 to 100 KiB.
-const maxConfig = 64 << 20
+// maxConfigMiB bounds what is read into memory. Real ones have 10 to 100 KiB.
+const maxConfigMiB = 64
 
 // Load reads config.json of the bundle in directory dir. The error is one line
 // that names the file, and for bad content line and column in it; for a missing
@@ -36,7 +37,7 @@ func Load(dir string) (*Config, error) { return LoadFile(dir + "/config.json") }
 
 // LoadFile reads a config.json by another name, as crun's --config has it.
 func LoadFile(path string) (*Config, error) {
-	data, err := readFile(path)
+	data, err := wholefile.Read(unix.AT_FDCWD, path, 0, maxConfigMiB)
 	if err == unix.ENOENT {
 		return nil, errors.New("JSON specification file " + path + " not found")
 	}
@@ -48,39 +49,6 @@ func LoadFile(path string) (*Config, error) {
 		return nil, errors.New(path + ":" + err.Error())
 	}
 	return config, nil
-}
-
-func readFile(path string) ([]byte, error) {
-	// O_NONBLOCK: a FIFO in the file's place must not hang the caller.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, errors.New("not a regular file")
-	}
-	if st.Size > maxConfig {
-		return nil, errors.New("larger than 64 MiB")
-	}
-	data := make([]byte, st.Size)
-	for got := 0; got < len(data); {
-		n, err := unix.Read(fd, data[got:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return data[:got], nil // became shorter
-		}
-		got += n
-	}
-	return data, nil
 }
 
 // Parse reads the text of a config.json. The error begins with line and column.

@@ -11,6 +11,7 @@ import (
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/runtime/internal/jsontext"
+	"gracerun.io/runtime/internal/wholefile"
 )
 
 // Status is what a runtime's own files say of a container.
@@ -270,43 +271,9 @@ func (e *FileError) Unwrap() error { return e.Err }
 
 func exists(path string) bool { return unix.Faccessat(unix.AT_FDCWD, path, unix.F_OK, 0) == nil }
 
-// maxStatus bounds what is read into memory; a state.json holds a config.json.
-const maxStatus = 64 << 20
+// maxStatusMiB bounds what is read into memory; a state.json holds a config.json.
+const maxStatusMiB = 64
 
 func readFile(path string) ([]byte, error) {
-	fd, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > maxStatus {
-		return nil, errors.New("is not a regular file of a reasonable size")
-	}
-	data := make([]byte, st.Size)
-	for got := 0; got < len(data); {
-		n, err := unix.Read(fd, data[got:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return data[:got], nil
-		}
-		got += n
-	}
-	return data, nil
-}
-
-func open(path string) (int, error) {
-	for {
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-		if err != unix.EINTR {
-			return fd, err
-		}
-	}
+	return wholefile.Read(unix.AT_FDCWD, path, wholefile.NoFollow, maxStatusMiB)
 }

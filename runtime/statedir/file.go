@@ -1,55 +1,21 @@
 package statedir
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/internal/wholefile"
 )
 
-// maxFile bounds what is read into memory. Annotations make up most of a record,
+// maxFileMiB bounds what is read into memory. Annotations make up most of a record,
 // and Kubernetes allows 256 KiB of them.
-const maxFile = 8 << 20
+const maxFileMiB = 8
 
 // ReadFile reads a file of the directory. The error is an *Error; its Err is
 // unix.ENOENT if there is no such file.
 func (d *Dir) ReadFile(name string) ([]byte, error) {
-	data, err := d.readFile(name)
+	data, err := wholefile.Read(d.fd, name, wholefile.NoFollow, maxFileMiB)
 	if err != nil {
 		return nil, &Error{"read", d.path + "/" + name, err}
-	}
-	return data, nil
-}
-
-func (d *Dir) readFile(name string) ([]byte, error) {
-	// O_NONBLOCK: a FIFO in the file's place must not hang the caller.
-	fd, err := openat(d.fd, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, errors.New("is not a regular file")
-	}
-	if st.Size > maxFile {
-		return nil, errors.New("is larger than 8 MiB")
-	}
-	// Files are replaced and not changed, so that the size holds.
-	data := make([]byte, st.Size)
-	for got := 0; got < len(data); {
-		n, err := unix.Read(fd, data[got:])
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err != nil:
-			return nil, err
-		case n == 0:
-			return data[:got], nil
-		}
-		got += n
 	}
 	return data, nil
 }

@@ -232,7 +232,7 @@ func TestReadFileRefuses(t *testing.T) {
 	if err := dir.WriteFile("big", nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(dir.Path()+"/big", maxFile+1); err != nil {
+	if err := os.Truncate(dir.Path()+"/big", maxFileMiB<<20+1); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := dir.ReadFile("big"); err == nil || !strings.HasSuffix(err.Error(), "/big: is larger than 8 MiB") {
