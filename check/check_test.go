@@ -4,6 +4,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,20 +111,42 @@ func TestCgroups(t *testing.T) {
 	}
 }
 
-// TestLookAtBadBundle: what cannot be read is a finding, not an end.
+// TestLookAtBadBundle: what cannot be read is a finding, not an end. What is known
+// all the same is said.
 func TestLookAtBadBundle(t *testing.T) {
 	dir := t.TempDir()
-	c := monitor{"conmon", "x", dir, dir + "/pidfile"}.look(t.Context(), false)
-	if len(c.Found) != 1 || c.Found[0].Level != Warning {
-		t.Errorf("no config.json: %+v", c.Found)
+	m := monitor{"conmon", "x", dir, dir + "/pidfile"}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(`{"annotations": {"io.gracerun.grace": "soon"}}`), 0o600); err != nil {
-		t.Fatal(err)
+	has := func(c Container, line string, findings ...string) {
+		t.Helper()
+		if c.String() != line {
+			t.Errorf("said %q, want %q", c, line)
+		}
+		if len(c.Found) != len(findings) {
+			t.Fatalf("%+v, want %q", c.Found, findings)
+		}
+		for i, text := range findings {
+			if c.Found[i].Level != Warning || !strings.Contains(c.Found[i].Text, text) {
+				t.Errorf("finding %+v, want %q", c.Found[i], text)
+			}
+		}
 	}
-	c = monitor{"conmon", "x", dir, dir + "/pidfile"}.look(t.Context(), false)
-	if len(c.Found) != 1 || !strings.Contains(c.Found[0].Text, "io.gracerun.grace") {
-		t.Errorf("bad annotation: %+v", c.Found)
-	}
+	const noPid, noSettings = "its pid is not known: ", "its stop signal and grace period are not known: "
+	has(m.look(t.Context(), false), "x  pid not known, conmon, stop signal and grace period not known", noPid, noSettings)
+	write("config.json", `{"annotations": {"io.gracerun.grace": "soon"}}`)
+	has(m.look(t.Context(), false), "x  pid not known, conmon, stop signal and grace period not known", noPid, "io.gracerun.grace")
+	write("config.json", `{"annotations": {"io.gracerun.grace": "7s"}}`)
+	has(m.look(t.Context(), false), "x  pid not known, conmon, SIGTERM in 7s", noPid)
+	write("config.json", `{`)
+	write("pidfile", strconv.Itoa(os.Getpid()))
+	c := m.look(t.Context(), false)
+	c.Scope = "" // that the test runs in
+	has(c, "x  pid "+strconv.Itoa(os.Getpid())+", conmon, stop signal and grace period not known", noSettings)
 }
 
 func TestOwnVersion(t *testing.T) {

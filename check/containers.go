@@ -23,10 +23,10 @@ import (
 // Container is a container that runs under a conmon or a gracemon.
 type Container struct {
 	ID      string    `json:"id"`
-	Pid     int       `json:"pid"`
-	Monitor string    `json:"monitor"` // the monitor's program
-	Signal  string    `json:"stopSignal"`
-	Grace   string    `json:"grace"`
+	Pid     int       `json:"pid,omitempty"`        // 0: not known
+	Monitor string    `json:"monitor"`              // the monitor's program
+	Signal  string    `json:"stopSignal,omitempty"` // "": not known
+	Grace   string    `json:"grace,omitempty"`      // likewise
 	Scope   string    `json:"scope,omitempty"`
 	Found   []Finding `json:"findings,omitempty"`
 }
@@ -106,25 +106,56 @@ func parseMonitor(argv []string) (m monitor, ok bool) {
 
 func (m monitor) look(ctx context.Context, systemd bool) Container {
 	c := Container{ID: m.id, Monitor: m.program}
-	spec, settings, err := readBundle(m.bundle)
-	if err != nil {
-		c.add(Warning, "", err.Error())
-		return c
-	}
-	c.Signal, c.Grace = settings.Signal.String(), settings.Grace.String()
 	text, err := os.ReadFile(m.pidFile)
 	if err == nil {
 		c.Pid, err = strconv.Atoi(strings.TrimSpace(string(text)))
 	}
 	if err != nil {
 		c.add(Warning, "", "its pid is not known: "+err.Error())
-		return c
 	}
-	c.lookAtInit(settings)
-	c.lookAtCgroup(spec, settings, ctx, systemd)
+	spec, settings, err := readBundle(m.bundle)
+	if err != nil {
+		c.add(Warning, "", "its stop signal and grace period are not known: "+err.Error())
+	} else {
+		c.Signal, c.Grace = settings.Signal.String(), settings.Grace.String()
+	}
+	if c.Pid > 0 {
+		c.lookAtInit(settings)
+		c.lookAtCgroup(spec, settings, ctx, systemd)
+	}
 	return c
 }
 
+// String says in one line what is known of the container, and what is not.
+func (c Container) String() string {
+	text := shortID(c.ID) + "  "
+	if c.Pid > 0 {
+		text += "pid " + strconv.Itoa(c.Pid)
+	} else {
+		text += "pid not known"
+	}
+	text += ", " + c.Monitor + ", "
+	if c.Signal != "" {
+		text += c.Signal + " in " + c.Grace
+	} else {
+		text += "stop signal and grace period not known"
+	}
+	if c.Scope != "" {
+		text += ", " + c.Scope
+	}
+	return text
+}
+
+// shortID is how engines show the ids they make, 64 digits long.
+func shortID(id string) string {
+	if len(id) == 64 {
+		return id[:12]
+	}
+	return id
+}
+
+// readBundle reads what the container's engine asks for; the Spec is nil if that is
+// not known.
 func readBundle(dir string) (*specs.Spec, bundle.Stop, error) {
 	text, err := os.ReadFile(dir + "/config.json")
 	if err != nil {
@@ -139,7 +170,10 @@ func readBundle(dir string) (*specs.Spec, bundle.Stop, error) {
 		annotations = append(annotations, runtime.Annotation{Key: key, Value: value})
 	}
 	settings, err := bundle.StopSettings(annotations, bundle.Defaults)
-	return spec, settings, err
+	if err != nil {
+		return nil, bundle.Stop{}, err
+	}
+	return spec, settings, nil
 }
 
 func (c *Container) add(level Level, race, text string) {
@@ -158,7 +192,7 @@ func (c *Container) lookAtInit(settings bundle.Stop) {
 		c.add(Warning, "leader-zombie", "init is a zombie: its first thread has exited, others live, or nobody reaps it")
 	case d.State == process.DiskSleep:
 		c.add(Warning, "", "init is in uninterruptible sleep (D): not even SIGKILL ends it before the kernel is done")
-	default:
+	case c.Signal != "":
 		if hears, why := d.Hears(settings.Signal); !hears {
 			c.add(Harm, "pid1-deaf", fmt.Sprintf("init will not hear %s (%s): each stop takes the whole %s and ends with SIGKILL", c.Signal, why, c.Grace))
 		}
@@ -179,7 +213,7 @@ func (c *Container) lookAtCgroup(spec *specs.Spec, settings bundle.Stop, ctx con
 			c.Scope = name
 		}
 	}
-	if c.Scope == "" || !systemd {
+	if c.Scope == "" || !systemd || spec == nil {
 		return
 	}
 	properties, err := scopeProperties(ctx, c.Scope)

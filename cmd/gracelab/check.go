@@ -53,11 +53,7 @@ func printReport(out io.Writer, r *check.Report) {
 		fmt.Fprintln(out, "  none runs under conmon or gracemon")
 	}
 	for _, c := range r.Containers {
-		fmt.Fprintf(out, "  %s  pid %d, %s, %s in %s", shortID(c.ID), c.Pid, c.Monitor, c.Signal, c.Grace)
-		if c.Scope != "" {
-			fmt.Fprintf(out, ", %s", c.Scope)
-		}
-		fmt.Fprintln(out)
+		fmt.Fprintln(out, "  "+c.String())
 		printFindings(out, c.Found)
 	}
 	for _, text := range r.NotLookedAt {
@@ -81,12 +77,4 @@ func printFindings(out io.Writer, found []check.Finding) {
 		}
 		fmt.Fprintf(out, "    %-7s %s%s\n", strings.ToUpper(string(f.Level)), f.Text, race)
 	}
-}
-
-// shortID is how engines show the ids they make, 64 digits long.
-func shortID(id string) string {
-	if len(id) == 64 {
-		return id[:12]
-	}
-	return id
 }
