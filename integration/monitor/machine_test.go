@@ -442,11 +442,17 @@ func TestRequestsTakeNoMemory(t *testing.T) {
 		}
 	}
 	ask(200) // buffers grow to their size
-	before := c.private()
-	const rounds = 2000
-	ask(rounds)
-	if grown := c.private() - before; grown > 100 {
-		t.Errorf("%d KiB for %d requests: %d bytes each", grown, 2*rounds, grown*1024/(2*rounds))
+	// Once in a while the Go runtime takes another thread; what requests take is
+	// taken by each batch of them.
+	const batches, rounds = 4, 500
+	least, before := 1<<30, c.private()
+	for range batches {
+		ask(rounds)
+		now := c.private()
+		least, before = min(least, now-before), now
+	}
+	if least > 25 {
+		t.Errorf("%d KiB or more for each %d requests: %d bytes each", least, 2*rounds, least*1024/(2*rounds))
 	}
 	c.ask("stop grace=20s")
 }
