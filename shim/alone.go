@@ -34,6 +34,7 @@ type alone struct {
 	pidfd     process.Pidfd // -1 once init is known to be gone
 	orphaned  bool          // it had a gracemon, whose successor will record the exit
 
+	locked  bool
 	journal *journal.Writer
 	machine *lifecycle.Machine
 	self    lifecycle.RequestID
@@ -135,15 +136,19 @@ func (a *alone) enter() error {
 			return errSupervised
 		}
 	}
-	var err error
-	a.journal, a.machine, err = journal.Resume(a.dir.FD())
-	if err != nil {
-		journal.Unlock(a.dir.FD())
-		if errors.Is(err, unix.ENOENT) {
-			return errDeleted
+	if a.journal == nil || !a.journal.IsCurrent() {
+		a.close()
+		var err error
+		a.journal, a.machine, err = journal.Resume(a.dir.FD())
+		if err != nil {
+			journal.Unlock(a.dir.FD())
+			if errors.Is(err, unix.ENOENT) {
+				return errDeleted
+			}
+			return err
 		}
-		return err
 	}
+	a.locked = true
 	if a.self == 0 {
 		a.self = freeRequest(a.machine)
 	}
@@ -151,17 +156,25 @@ func (a *alone) enter() error {
 	return nil
 }
 
-// exit gives the lock back.
+// exit gives the lock back. Machine and journal are kept: they are good when the
+// lock is taken again if nobody else has stepped the machine meanwhile.
 func (a *alone) exit() {
+	if a.locked {
+		a.locked = false
+		journal.Unlock(a.dir.FD())
+	}
+}
+
+func (a *alone) close() {
 	if a.journal != nil {
 		a.journal.Close()
 		a.journal = nil
-		journal.Unlock(a.dir.FD())
 	}
 }
 
 // leave ends it all.
 func (a *alone) leave() {
+	a.close()
 	a.exit()
 	if a.pidfd >= 0 {
 		a.pidfd.Close()

@@ -5,6 +5,7 @@ import (
 
 	"gracerun.io/faults"
 	"gracerun.io/runtime/bundle"
+	"gracerun.io/supervisor/journal"
 )
 
 // call is one call of the program: its command line, as far as gracerun has to
@@ -32,7 +33,8 @@ type call struct {
 	wrapped string // path of the wrapped runtime, once it is known
 	maker   string // of the runtime that has made the container, until it is needed
 	config  *Config
-	spec    *bundle.Config // of the container that is created
+	spec    *bundle.Config  // of the container that is created
+	journal *journal.Writer // likewise, once it is begun
 	faults  *faults.Injector
 }
 

@@ -41,7 +41,11 @@ func (c *call) create() int {
 // make runs the wrapped runtime's create, or its detached run, and takes down what
 // it has made.
 func (c *call) make(n creation, dir *statedir.Dir, program string, supervised bool, unit *scope.Scope) int {
-	status, err := c.through("runtime.create", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	var begin func()
+	if !supervised {
+		begin = func() { c.beginJournal(dir) }
+	}
+	status, err := c.through("runtime.create", 0, func() (int, error) { return c.spawnWhile(c.argv[1:], begin) })
 	created := err == nil && status == 0
 	if created && !c.verifyScope(n.id, unit) {
 		created, status = false, 1
@@ -396,20 +400,41 @@ func (c *call) adopt(dir *statedir.Dir, id, program string, supervised bool) err
 	return oci.WriteContainer(dir, container)
 }
 
-// record begins the journal and the record of a container without a supervisor.
-func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, status *oci.Status) error {
+// beginJournal begins the journal of a container that is being created, by what
+// its annotations are as far as is known before. Should that fail, it is tried
+// again by record, which says so.
+func (c *call) beginJournal(dir *statedir.Dir) {
+	machine, _, err := c.machineOf(c.spec.Annotations)
+	if err == nil {
+		c.journal, _ = journal.Create(dir.FD(), machine)
+	}
+}
+
+// machineOf gives what the annotations of a container make of its machine.
+func (c *call) machineOf(annotations runtime.Annotations) (lifecycle.Config, bundle.Stop, error) {
 	settings, err := c.settings()
 	if err != nil {
-		return err
+		return lifecycle.Config{}, bundle.Stop{}, err
 	}
-	stop, err := bundle.StopSettings(status.Annotations, settings.Stop)
+	stop, err := bundle.StopSettings(annotations, settings.Stop)
+	if err != nil {
+		return lifecycle.Config{}, bundle.Stop{}, err
+	}
+	return machineConfig(stop), stop, nil
+}
+
+// record begins the journal, unless that was done, and the record of a container
+// without a supervisor.
+func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, status *oci.Status) error {
+	machine, stop, err := c.machineOf(status.Annotations)
 	if err != nil {
 		return err
 	}
-	machine := machineConfig(stop)
-	w, err := journal.Create(dir.FD(), machine)
-	if err != nil {
-		return err
+	w := c.journal
+	if w == nil || w.Config() != machine {
+		if w, err = journal.Create(dir.FD(), machine); err != nil {
+			return err
+		}
 	}
 	defer w.Close()
 	m := lifecycle.New(machine)

@@ -26,10 +26,17 @@ func (c *call) become(argv []string) int {
 // all files that this process has inherited, under the same numbers.
 //
 // The status is that of the runtime, or 128+N if signal N has killed it.
-func (c *call) spawn(args []string) (status int, err error) {
+func (c *call) spawn(args []string) (status int, err error) { return c.spawnWhile(args, nil) }
+
+// spawnWhile is spawn with something to do while the runtime runs, which may take
+// as long as that does; nil for nothing.
+func (c *call) spawnWhile(args []string, do func()) (status int, err error) {
 	pid, err := c.launch(args, []uintptr{0, 1, 2})
 	if err != nil {
 		return 0, err
+	}
+	if do != nil {
+		do()
 	}
 	return wait(pid), nil
 }

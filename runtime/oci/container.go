@@ -40,14 +40,11 @@ func NewContainer(program, dir, id string, s *Status) (*Container, error) {
 	c.Init = process.Identity{Pid: s.Pid, StartTime: s.StartTime}
 	// The number may be another process's by now: the start time decides, and
 	// from here on the inode of the pidfd can.
-	p, err := process.OpenVerified(c.Init)
+	p, init, err := process.Complete(c.Init)
 	switch {
 	case err == nil:
-		c.Init, err = p.Identity(s.Pid)
+		c.Init = init
 		p.Close()
-		if err != nil {
-			return nil, err
-		}
 	case errors.Is(err, process.ErrGone), errors.Is(err, process.ErrReused):
 		// It has ended already; this identity fits nobody.
 	default:

@@ -187,13 +187,20 @@ func (d *Dir) Close() error {
 // at once, it deletes one directory once: never one that a new container of the
 // same id has made meanwhile. The caller still has to Close.
 func (d *Dir) Remove() error {
-	if err := d.removeFiles(); err != nil {
-		return &Error{"empty state directory", d.path, err}
+	// What readdir gives while entries vanish is not defined: the directory itself
+	// knows whether it is empty.
+	for {
+		if err := d.removeFiles(); err != nil {
+			return &Error{"empty state directory", d.path, err}
+		}
+		switch err := d.removeDir(); err {
+		case nil:
+			return nil
+		case unix.ENOTEMPTY, unix.EEXIST: // the same, unlink(2)
+		default:
+			return &Error{"remove state directory", d.path, err}
+		}
 	}
-	if err := d.removeDir(); err != nil {
-		return &Error{"remove state directory", d.path, err}
-	}
-	return nil
 }
 
 // removeDir compares and removes under the lock that Create holds, since a
@@ -217,20 +224,15 @@ func (d *Dir) removeDir() error {
 	return unix.Unlinkat(d.parent, d.id, unix.AT_REMOVEDIR)
 }
 
-// removeFiles starts again after each round of deletions, until a round finds
-// nothing: what readdir gives while entries vanish is not defined.
+// removeFiles removes some of the files, and at least one if there is one.
 func (d *Dir) removeFiles() error {
-	for {
-		names, err := d.names()
-		if err != nil || len(names) == 0 {
+	names, err := d.names()
+	for _, name := range names {
+		if err := unix.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return err
 		}
-		for _, name := range names {
-			if err := unix.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
-				return err
-			}
-		}
 	}
+	return err
 }
 
 // names gives some of the entries, and at least one if there is one.

@@ -67,6 +67,27 @@ func OpenVerified(id Identity) (Pidfd, error) {
 	return p, nil
 }
 
+// Complete is OpenVerified, and gives all of the identity where id has only the
+// start time. It is for who makes a record of a process of another one's.
+func Complete(id Identity) (Pidfd, Identity, error) {
+	if id.StartTime == 0 {
+		return -1, id, &Error{Op: "process " + strconv.Itoa(id.Pid), Err: errNoIdentity}
+	}
+	p, err := Open(id.Pid)
+	if err != nil {
+		return -1, id, err
+	}
+	full, err := p.Identity(id.Pid)
+	if err == nil && full.StartTime != id.StartTime {
+		err = &Error{Op: "process " + strconv.Itoa(id.Pid), Err: ErrReused}
+	}
+	if err != nil {
+		p.Close()
+		return -1, id, err
+	}
+	return p, full, nil
+}
+
 var errNoIdentity = errors.New("neither start time nor pidfd inode is recorded: a number alone proves nothing")
 
 func (p Pidfd) verify(id Identity) error {

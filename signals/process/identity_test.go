@@ -271,3 +271,37 @@ func FuzzParseIdentity(f *testing.F) {
 		}
 	})
 }
+
+// Complete adds the inode, and takes no other process for the one that is meant.
+func TestComplete(t *testing.T) {
+	c := startSleep(t)
+	want, err := Identify(c.pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		id   Identity
+		want error
+	}{
+		{"start time only", Identity{Pid: want.Pid, StartTime: want.StartTime}, nil},
+		{"another start time", Identity{Pid: want.Pid, StartTime: want.StartTime + 1}, ErrReused},
+		{"number alone", Identity{Pid: want.Pid}, errNoIdentity},
+		{"free number", Identity{Pid: maxPid + 1, StartTime: want.StartTime}, ErrGone},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p, id, err := Complete(test.id)
+			if !errors.Is(err, test.want) {
+				t.Fatalf("Complete(%v): %v, want %v", test.id, err, test.want)
+			}
+			if err == nil {
+				defer p.Close()
+				if id != want {
+					t.Errorf("Complete(%v) is %v, want %v", test.id, id, want)
+				}
+			} else if p != -1 || id != test.id {
+				t.Errorf("Complete(%v) is %d, %v and an error", test.id, p, id)
+			}
+		})
+	}
+}

@@ -124,3 +124,58 @@ func TestNoReply(t *testing.T) {
 		t.Errorf("from a supervisor that hangs up: %v", err)
 	}
 }
+
+// A path leads to the supervisor of the directory that is open, however long it is
+// and whatever has taken the directory's place.
+func TestDialAt(t *testing.T) {
+	for name, depth := range map[string]int{"short": 1, "long": 40} {
+		t.Run(name, func(t *testing.T) {
+			top, err := os.MkdirTemp("", "dial")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { os.RemoveAll(top) })
+			path := top + strings.Repeat("/dir", depth)
+			open := func() int {
+				if err := os.MkdirAll(path, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				dir, err := unix.Open(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { unix.Close(dir) })
+				return dir
+			}
+			dir := open()
+			if _, err := DialAt(dir, path); err != ErrNoSupervisor {
+				t.Errorf("without a socket: %v", err)
+			}
+			listener, err := Listen(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := DialAt(dir, path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Close()
+			if err := os.Rename(path, top+"/old"); err != nil {
+				t.Fatal(err)
+			}
+			other, err := Listen(open())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(other)
+			if conn, err = DialAt(dir, path); err != nil {
+				t.Errorf("by a path that leads elsewhere: %v", err)
+			}
+			conn.Close()
+			unix.Close(listener)
+			if _, err := DialAt(dir, path); err != ErrNoSupervisor {
+				t.Errorf("of a dead supervisor, whose place a live one has: %v", err)
+			}
+		})
+	}
+}

@@ -351,3 +351,37 @@ func TestStepAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations a step", n)
 	}
 }
+
+// One who has let go of the lock can go on with the machine that it has, unless
+// somebody else has written.
+func TestIsCurrent(t *testing.T) {
+	p := newPlace(t)
+	c := lifecycle.DefaultConfig()
+	mine, m := p.create(c), lifecycle.New(c)
+	for i, s := range stop[:2] {
+		step(t, mine, m, s.at, s.ev)
+		if !mine.IsCurrent() {
+			t.Errorf("after its own step %d: it is not", i)
+		}
+	}
+	other, machine := p.resume()
+	if !mine.IsCurrent() || !other.IsCurrent() {
+		t.Error("another one has read: it is not")
+	}
+	step(t, other, machine, stop[2].at, stop[2].ev)
+	if mine.IsCurrent() || !other.IsCurrent() {
+		t.Error("another one has written")
+	}
+	other.size = Limit // so that the next record begins a new file
+	mine, _ = p.resume()
+	step(t, other, machine, stop[3].at, stop[3].ev)
+	if mine.IsCurrent() || !other.IsCurrent() {
+		t.Error("another one has begun a new file")
+	}
+	if err := os.Remove(filepath.Join(p.path, Name)); err != nil {
+		t.Fatal(err)
+	}
+	if other.IsCurrent() {
+		t.Error("it was deleted")
+	}
+}

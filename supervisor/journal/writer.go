@@ -186,6 +186,16 @@ func Lock(dir int) error {
 // Unlock gives the lock back.
 func Unlock(dir int) { _ = unix.Flock(dir, unix.LOCK_UN) }
 
+// IsCurrent tells whether nobody else has written to the journal since the writer
+// did: then the machine of its last step is still that of the container. The
+// caller must hold the lock.
+func (w *Writer) IsCurrent() bool {
+	var named, mine unix.Stat_t
+	return w.fd >= 0 &&
+		unix.Fstatat(w.dir, Name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstat(w.fd, &mine) == nil &&
+		named.Ino == mine.Ino && named.Dev == mine.Dev && named.Size == w.size
+}
+
 // Config gives the machine's configuration, as the journal's first line has it.
 func (w *Writer) Config() lifecycle.Config { return w.config }
 
