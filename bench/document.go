@@ -23,11 +23,12 @@ var reasons = []reason{
   journal of the container, and one more change of processes when the runtime has ended. What it costs in CPU time hardly
   depends on what is wrapped; the wall time does when other processes want the processors.`},
 	{"log throughput", `it would need more than there is. Moving the bytes from a pipe into a file, without looking at them, is two to six
-  times as fast as conmon here, and the log has 45 bytes more for each line. gracemon moves each byte three times, so that its own
-  death loses none: from the pipe into a spool that outlives it, from there to memory, and with its stamp into the log. Where a
-  container writes line by line it is the writer that cannot write faster.`},
+  times as fast as conmon here, and the log has 45 bytes more for each line. gracemon moves each byte three times: from the
+  pipe into a spool that outlives it, so that its own death loses none, from there with its stamp to a buffer, and into the log. It does
+  so on one processor. Where a container writes line by line it is the writer that cannot write faster.`},
 	{"log cost", `0.2 times the CPU time of conmon is less than splice(2) needs to move the same bytes once, unstamped, from a pipe of
-  1 MiB. What is left above that is the stamp of each line, the larger file, and the way by the spool (see log throughput). Where lines are
+  1 MiB. What is left above that is the stamp of each line and the larger file: four fifths of it all are splice(2) and write(2), and
+  a program in C that only reads, stamps and writes, and loses what it has read when it dies, needs nine tenths of it. Where lines are
   written one by one, and the cost is in waking up, the target can be met: gracemon then looks once a millisecond.`},
 	{"memory", `the Go runtime has a span of 8 KiB for each size that was ever allocated, two of whose pages are touched as soon as it holds
   one pointer, and stacks for three threads of its own. A Go program that only waits in epoll has 410 KiB of its own. GODEBUG=sbrk=1

@@ -101,6 +101,7 @@ func killManyOf(t *testing.T, rotate bool) {
 		dir = t.TempDir()
 	}
 	defer os.RemoveAll(dir)
+	inRing := 0
 	said := [sources]*speaker{}
 	for source := range said {
 		said[source] = speak(t, dir, Source(source), random.Int63())
@@ -114,6 +115,9 @@ func killManyOf(t *testing.T, rotate bool) {
 		}
 		time.Sleep(time.Duration(random.Intn(4_000)) * time.Microsecond)
 		v.kill()
+		if rings, _ := filepath.Glob(filepath.Join(dir, "spool.*.ring")); len(rings) > 0 {
+			inRing++
+		}
 	}
 	for _, s := range said {
 		s.stop()
@@ -140,7 +144,7 @@ func killManyOf(t *testing.T, rotate bool) {
 		}
 		total += s.text.Len()
 	}
-	t.Logf("%d supervisors killed while %d bytes were written, seed %d", kills, total, seed)
+	t.Logf("%d supervisors killed, %d of them with a ring, while %d bytes were written, seed %d", kills, inRing, total, seed)
 }
 
 // speaker is a container that writes numbered lines of odd lengths.
@@ -298,6 +302,9 @@ func stepVictim() {
 	left, _ := strconv.Atoi(os.Getenv("LOGS_TEST_STEP"))
 	o := victimOptions(dir, nil)
 	o.SizeMax, o.Rotate, o.MaxFiles = 4000, true, 100
+	if most, _ := strconv.Atoi(os.Getenv("LOGS_TEST_SIZE")); most > 0 {
+		o.SizeMax = int64(most)
+	}
 	o.step = func() {
 		if left--; left == 0 {
 			unix.Kill(unix.Getpid(), unix.SIGKILL)
@@ -320,11 +327,23 @@ func stepVictim() {
 // TestKilledAtEachStep kills supervisors before and after each store to their
 // cursor, so that there is no point between two system calls that is left out.
 func TestKilledAtEachStep(t *testing.T) {
-	said := numbered(0, 300) + strings.Repeat("long", 3000) + "\n" + numbered(300, 400) + "no end"
+	t.Run("little", func(t *testing.T) {
+		said := numbered(0, 300) + strings.Repeat("long", 3000) + "\n" + numbered(300, 400) + "no end"
+		killAtEachStep(t, said, 4000, 1)
+	})
+	t.Run("much", func(t *testing.T) { // by the spool's ring
+		said := numbered(0, 20_000) + strings.Repeat("long", 3000) + "\n" + numbered(20_000, 24_000) + "no end"
+		if inRing := killAtEachStep(t, said, 400_000, 3); inRing < 2 {
+			t.Errorf("the ring was in use at %d steps", inRing)
+		}
+	})
+}
+
+func killAtEachStep(t *testing.T, said string, sizeMax, stride int) (inRing int) {
 	run := func(dir string, step int) (killed bool) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), "LOGS_TEST_STEPPER="+dir, "LOGS_TEST_STEP="+strconv.Itoa(step),
-			"GORACE=atexit_sleep_ms=0")
+			"LOGS_TEST_SIZE="+strconv.Itoa(sizeMax), "GORACE=atexit_sleep_ms=0")
 		cmd.Stderr = os.Stderr
 		err := cmd.Run()
 		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -333,9 +352,11 @@ func TestKilledAtEachStep(t *testing.T) {
 		}
 		return err != nil
 	}
-	stride := 1
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		stride = 7
+	case os.Getenv("GRACERUN_SOAK") != "":
+		stride = 1
 	}
 	steps := 0
 	for killed := true; killed; {
@@ -349,8 +370,14 @@ func TestKilledAtEachStep(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if _, err := unix.FcntlInt(uintptr(hold), unix.F_SETPIPE_SZ, bigPipe); err != nil {
+			t.Fatal(err)
+		}
 		unix.Write(hold, []byte(said))
 		killed = run(dir, steps)
+		if _, err := os.Stat(filepath.Join(dir, "spool.stdout.ring")); err == nil {
+			inRing++
+		}
 		run(dir, 1+steps*7%23) // its successor is killed too, or not, and goes on
 		run(dir, 0)
 		unix.Close(hold)
@@ -358,9 +385,10 @@ func TestKilledAtEachStep(t *testing.T) {
 			t.Errorf("killed at step %d: the logs have %d bytes of output, want %d", steps, len(got), len(said))
 		}
 	}
-	if t.Logf("%d steps", steps-1); steps < 50 {
+	if t.Logf("%d steps, the ring in use at %d", steps-1, inRing); steps < 50 {
 		t.Errorf("only %d steps", steps)
 	}
+	return inRing
 }
 
 // TestEachCut puts a state directory into each state that a killed supervisor

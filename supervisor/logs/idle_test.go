@@ -1,6 +1,8 @@
 package logs
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unsafe"
@@ -15,6 +17,7 @@ func TestNoGarbage(t *testing.T) {
 	journal := startJournal(t, t.TempDir()+"/socket")
 	for name, o := range map[string]Options{
 		"k8s-file": {},
+		"much":     {}, // by the spool's ring
 		"full":     {SizeMax: 1 << 30, GlobalSizeMax: 1 << 40},
 		"none":     {Paths: []string{"none"}},
 		"journald": {Paths: []string{"journald"}, ID: testID, JournalSocket: journal.path},
@@ -25,6 +28,9 @@ func TestNoGarbage(t *testing.T) {
 			heard := 0
 			c.out.Sink = func(b []byte) { heard += len(b) }
 			text := []byte(strings.Repeat("one line of output\n", 5))
+			if name == "much" {
+				text = []byte(strings.Repeat("one line of output\n", 2000))
+			}
 			drop := make([]byte, 64<<10)
 			pass := func() {
 				if _, err := unix.Write(c.pipe, text); err != nil {
@@ -43,6 +49,9 @@ func TestNoGarbage(t *testing.T) {
 			if n := testing.AllocsPerRun(2000, pass); n != 0 {
 				t.Errorf("%v allocations for each call of Readable", n)
 			}
+			if c.out.spool.InRing() != (name == "much") {
+				t.Errorf("it has a ring: %v", c.out.spool.InRing())
+			}
 			if heard == 0 || len(c.warnings) > 0 {
 				t.Errorf("%d bytes heard, warnings %q", heard, c.warnings)
 			}
@@ -55,17 +64,21 @@ func TestNoGarbage(t *testing.T) {
 func TestQuietContainerGivesMemoryBack(t *testing.T) {
 	c := run(t, Options{})
 	c.says(numbered(0, 50000))
-	if resident(t, c.logs.buffers.mem) == 0 {
-		t.Fatal("nothing was in use")
+	ring := filepath.Join(c.dir, spoolName(Stdout)+".ring")
+	if _, err := os.Stat(ring); err != nil || resident(t, c.logs.buffers.mem) == 0 {
+		t.Fatal("nothing was in use: ", err)
 	}
 	due := c.logs.Due()
 	if until := due - loop.Now(); until <= 0 || until > 2e9 {
 		t.Errorf("Tick is due in %d ns, want about a second", until)
 	}
-	c.logs.quiet, c.logs.moved = loop.Now(), false // a second has passed
+	c.logs.quiet, c.logs.moved = loop.Now(), idleSize-1 // a second has passed
 	c.logs.Tick()
 	if n := resident(t, c.logs.buffers.mem); n > 0 {
 		t.Errorf("%d pages of the buffers are in use", n)
+	}
+	if _, err := os.Stat(ring); !os.IsNotExist(err) || c.out.spool.InRing() {
+		t.Errorf("the ring is there: %v", err)
 	}
 	if used := spoolPages(t, c); used > 0 {
 		t.Errorf("the spool has %d bytes of pages", used)

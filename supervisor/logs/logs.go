@@ -147,8 +147,8 @@ type Logs struct {
 
 	due   lifecycle.Instant
 	timer loop.Timer
-	quiet lifecycle.Instant // when the buffers are to be given back; 0: they are small
-	moved bool              // since quiet was set
+	quiet lifecycle.Instant // when to see whether the buffers are to be given back; 0: they are small
+	moved int               // bytes, since quiet was set
 }
 
 // Open reads the log options as conmon does and opens the logs. With the cursor
@@ -267,7 +267,7 @@ func (l *Logs) resume() {
 func (l *Logs) fit() {
 	for _, s := range l.streams {
 		if s != nil {
-			l.cursor.Fit(int(s.source), s.spool.Size())
+			l.cursor.Fit(int(s.source), s.spool.First(), s.spool.Size())
 		}
 	}
 }

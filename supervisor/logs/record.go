@@ -105,7 +105,7 @@ func makeRecords(out, data []byte, p *prefix, flush bool, r room) (made, used in
 		}
 		to := out[made : made+length]
 		p.text[prefixLen-2] = tag
-		copy(to, p.text[:])
+		*(*[prefixLen]byte)(to) = p.text // without a call
 		copy(to[prefixLen:], content)
 		to[length-1] = '\n'
 		made += length

@@ -68,7 +68,7 @@ func (l *Logs) Stream(source Source, fd int, terminal bool) *Stream {
 	s := l.stream(source)
 	s.fd, s.terminal = fd, terminal
 	if terminal && !s.volatile {
-		s.spool.Terminal(l.cursor, int(source))
+		s.spool.Terminal()
 	}
 	return s
 }
@@ -84,14 +84,13 @@ func (l *Logs) stream(source Source) *Stream {
 		if s.spool, err = spool.Open(l.options.Dir, spoolName(source)); err != nil {
 			l.options.Warn("No spool for " + source.String() + ": " + explain(err) +
 				": what is on its way to the log dies with this process")
-		} else if err := s.spool.Recount(l.cursor, int(source)); err != nil {
+		} else if err := s.spool.Resume(l.cursor, int(source)); err != nil {
 			l.options.Warn("Failed to read the log spool of " + source.String() + ": " + explain(err))
 		}
 	}
 	if s.spool == nil {
 		s.useMemory()
 	}
-	l.cursor.Fit(int(source), s.spool.Size())
 	l.streams[source] = s
 	return s
 }
@@ -109,7 +108,7 @@ func (s *Stream) Readable() Result {
 	s.took = n
 	if n > 0 || result != Again {
 		s.distribute(result != More, false)
-		s.l.touched(n)
+		s.l.touched(s, n)
 	}
 	return result
 }
@@ -129,7 +128,7 @@ func (s *Stream) Drain() (ended bool) {
 
 // take moves a batch into the spool.
 func (s *Stream) take() (n int, result Result) {
-	n, err := s.fill()
+	n, more, err := s.fill()
 	switch {
 	case err == unix.EAGAIN:
 		return 0, Again
@@ -144,20 +143,20 @@ func (s *Stream) take() (n int, result Result) {
 	if n >= smallPipe {
 		s.grow()
 	}
-	if n < batch {
-		// The pipe was empty. What came since makes the descriptor readable again.
-		return n, Again
+	if more {
+		return n, More
 	}
-	return n, More
+	// The pipe was empty. What came since makes the descriptor readable again.
+	return n, Again
 }
 
 // fill fills the spool of the state directory. If that has no room, what logs in
 // trouble have not had makes room, the oldest half first; else a spool in memory
 // takes its place.
-func (s *Stream) fill() (int, error) {
-	n, err := s.fillOnce()
+func (s *Stream) fill() (n int, more bool, err error) {
+	n, more, err = s.fillOnce()
 	for !s.volatile && (err == unix.ENOSPC || err == unix.EDQUOT) {
-		s.distribute(false, false)
+		s.distribute(true, false)
 		if left := s.left(); left >= batch {
 			s.dropOldest(left / 2)
 			s.spool.Forget(s.spool.Size()-s.left(), 0)
@@ -167,9 +166,9 @@ func (s *Stream) fill() (int, error) {
 			s.useMemory()
 			s.l.wake(loop.Now().After(lastPause))
 		}
-		n, err = s.fillOnce()
+		n, more, err = s.fillOnce()
 	}
-	return n, err
+	return n, more, err
 }
 
 // backToState leaves a spool in memory as soon as the state directory has room
@@ -193,29 +192,31 @@ func (s *Stream) backToState() {
 	s.spool.Close()
 	s.spool, s.volatile, s.seen = state, false, 0
 	s.l.cursor.Truncated(int(s.source))
+	s.spool.Use(s.l.cursor, int(s.source))
 	if s.terminal {
-		s.spool.Terminal(s.l.cursor, int(s.source))
+		s.spool.Terminal()
 	}
 	s.l.options.Warn("The state directory has room again")
 }
 
-func (s *Stream) fillOnce() (int, error) {
+func (s *Stream) fillOnce() (n int, more bool, err error) {
+	s.l.buffers.forget()
 	if s.terminal && !s.volatile {
-		return s.spool.FillTerminal(s.fd, batch)
+		n, err = s.spool.FillTerminal(s.fd, batch)
+		return n, n == batch, err
 	}
 	if !s.terminal && !s.unspliced {
-		n, err := s.spool.Fill(s.fd, batch)
+		n, more, err = s.spool.Fill(s.fd, batch, s.spool.Size()-s.left())
 		if err != unix.EINVAL {
-			return n, err
+			return n, more, err
 		}
 		s.unspliced = true
 	}
 	in := s.l.buffers.in()
-	n, err := s.read(in)
-	if err != nil || n == 0 {
-		return 0, err
+	if n, err = s.read(in); err != nil || n == 0 {
+		return 0, false, err
 	}
-	return n, s.spool.Put(in[:n])
+	return n, n == batch, s.spool.Put(in[:n])
 }
 
 // read reads as much as there is and fits: a terminal gives 4 KiB at a time.
@@ -356,13 +357,13 @@ func (s *Stream) dropFor(log int, keep int64) {
 
 // trim gives the memory of the spool back.
 func (s *Stream) trim() {
-	size, left := s.spool.Size(), s.left()
+	left := s.left()
 	s.l.buffers.forget()
 	if left > 0 {
-		s.spool.Forget(size-left, punchStep)
+		s.spool.Forget(s.spool.Size()-left, punchStep)
 		return
 	}
-	if size >= emptyFrom {
+	if s.spool.Filed() >= emptyFrom {
 		s.empty()
 	}
 }
@@ -375,6 +376,14 @@ func (s *Stream) empty() {
 	}
 }
 
+// rest gives back what only a spool needs that much comes to.
+func (s *Stream) rest() {
+	s.l.buffers.forget()
+	if s.spool.InRing() {
+		_ = s.spool.Rest(s.spool.Size() - s.left()) // if there is no room for it elsewhere: the next time
+	}
+}
+
 // useMemory changes an empty spool for one that dies with the process.
 func (s *Stream) useMemory() {
 	memory, err := spool.New()
@@ -384,6 +393,7 @@ func (s *Stream) useMemory() {
 	}
 	if s.spool != nil {
 		s.empty()
+		s.rest()
 		s.spool.Close()
 	}
 	s.spool, s.volatile = memory, true

@@ -10,7 +10,8 @@ const (
 	// up before output is dropped instead.
 	patience = 5 * lifecycle.Second
 
-	// quietFor is how long nothing must have moved before buffers are given back.
+	// quietFor is how long hardly anything must have moved before buffers are given
+	// back.
 	quietFor = lifecycle.Second
 
 	// paceAfter times in a row must a stream have been ready within two periods,
@@ -46,8 +47,8 @@ func (l *Logs) Tick() {
 		}
 	}
 	if l.quiet != 0 && now >= l.quiet {
-		if l.moved {
-			l.moved, l.quiet = false, now.After(quietFor)
+		if l.moved >= idleSize {
+			l.moved, l.quiet = 0, now.After(quietFor)
 		} else {
 			l.rest()
 		}
@@ -103,11 +104,11 @@ func (l *Logs) letGo() {
 
 // touched takes note that n bytes were moved: buffers are in use, and are to be
 // given back some time.
-func (l *Logs) touched(n int) {
-	l.moved = true
-	if l.quiet == 0 && n >= idleSize {
+func (l *Logs) touched(s *Stream, n int) {
+	l.moved += n
+	if l.quiet == 0 && (n >= idleSize || s.spool.InRing()) {
 		l.quiet = loop.Now().After(quietFor)
-		l.moved = false
+		l.moved = 0
 		l.wake(l.quiet)
 	}
 }
@@ -117,9 +118,13 @@ func (l *Logs) rest() {
 	l.quiet = 0
 	l.buffers.shrink()
 	for _, s := range l.streams {
-		if s != nil && s.left() == 0 {
+		if s == nil {
+			continue
+		}
+		if s.left() == 0 {
 			s.empty()
 		}
+		s.rest()
 	}
 }
 

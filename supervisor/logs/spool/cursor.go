@@ -37,12 +37,21 @@ type words struct {
 	intent  struct {
 		set, stream, from, to, dev, ino, before, bytes, total, dropped uint64
 	}
+	// Of supervisors that knew no ring all this is 0, which means that there is none.
+	ring [Streams]struct {
+		// place says where the byte of an offset is: in the spool's file, at the
+		// offset less this; or, with the top bit, in the ring, at the offset and this.
+		place     uint64
+		count, to uint64 // in the ring: where the output ends, and up to where it is being filled
+	}
+	mark [2]uint64 // what is at the end of a page of the ring before it is filled
 }
 
 const (
 	cursorSize = 4096
 	inside     = 1 << 63
 	counts     = 1 << 63
+	inRing     = 1 << 63
 	maxOffset  = 1<<62 - 1
 )
 
@@ -155,6 +164,11 @@ func (w *words) valid() bool {
 			}
 		}
 		sum |= w.counted[s] &^ counts
+		r := &w.ring[s]
+		sum |= r.place&^inRing | r.count | r.to
+		if r.place&inRing != 0 && (r.place&^inRing >= ringSize || r.to < r.count || r.to-r.count > ringSize) {
+			return false
+		}
 	}
 	i := &w.intent
 	if sum > maxOffset || w.magic != magic {
@@ -249,9 +263,59 @@ func (c *Cursor) Commit(log int) {
 // Abort says that nothing of the intended write is in the log.
 func (c *Cursor) Abort() { c.store(&c.w.intent.set, 0) }
 
+// place says where the output of a stream is: in the ring, or in the spool's
+// file.
+func (c *Cursor) place(stream int) (ring bool, at int64) {
+	place := atomic.LoadUint64(&c.w.ring[stream].place)
+	return place&inRing != 0, int64(place &^ inRing)
+}
+
+func (c *Cursor) setPlace(stream int, ring bool, at int64) {
+	place := uint64(at)
+	if ring {
+		place |= inRing
+	}
+	c.store(&c.w.ring[stream].place, place)
+}
+
+// ringFill is where the output in the ring ends, and up to where it was going to
+// be filled.
+func (c *Cursor) ringFill(stream int) (count, to int64) {
+	r := &c.w.ring[stream]
+	return int64(atomic.LoadUint64(&r.count)), int64(atomic.LoadUint64(&r.to))
+}
+
+func (c *Cursor) setRingCount(stream int, offset int64) {
+	c.store(&c.w.ring[stream].count, uint64(offset))
+}
+
+func (c *Cursor) setRingTo(stream int, offset int64) {
+	c.store(&c.w.ring[stream].to, uint64(offset))
+}
+
+func (c *Cursor) pageMark() (low, high uint64) { return c.w.mark[0], c.w.mark[1] }
+
+// makeMark makes the mark, once. It is random, so that no output ends like it.
+func (c *Cursor) makeMark() error {
+	if atomic.LoadUint64(&c.w.mark[1]) != 0 {
+		return nil
+	}
+	var random [2]uint64
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&random)), unsafe.Sizeof(random))
+	if n, err := unix.Getrandom(b, 0); err != nil || n < len(b) {
+		return unix.EAGAIN
+	}
+	c.store(&c.w.mark[0], random[0])
+	c.store(&c.w.mark[1], random[1]|1)
+	return nil
+}
+
 // Truncated puts the logs of a stream back to the beginning after its spool was
 // cut to nothing.
 func (c *Cursor) Truncated(stream int) {
+	if atomic.LoadUint64(&c.w.ring[stream].place) != 0 {
+		c.setPlace(stream, false, 0)
+	}
 	for log := range Logs {
 		c.SetPos(stream, log, 0, c.Inside(stream, log))
 	}
@@ -260,12 +324,12 @@ func (c *Cursor) Truncated(stream int) {
 	}
 }
 
-// Fit puts right what a supervisor could not do any more: logs that are beyond
-// the end of the spool had everything, and the spool was cut.
-func (c *Cursor) Fit(stream int, size int64) {
+// Fit puts logs right that are not between the first byte that the spool has and
+// its end: they had everything, and the spool was cut.
+func (c *Cursor) Fit(stream int, first, size int64) {
 	for log := range Logs {
-		if c.Pos(stream, log) > size {
-			c.SetPos(stream, log, 0, c.Inside(stream, log))
+		if at := c.Pos(stream, log); at < first || at > size {
+			c.SetPos(stream, log, first, c.Inside(stream, log))
 		}
 	}
 }

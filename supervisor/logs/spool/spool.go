@@ -24,9 +24,36 @@
 //     them: the file's size says "done" again, and the same stores are repeated.
 //  5. When all logs have everything the spool is cut to nothing, and then the
 //     positions are set to 0. Killed between: a position beyond the end of the
-//     spool means 0, since in that order nothing new can have come.
+//     spool means its beginning, since in that order nothing new can have come.
 //
 // Output taken back from a log file is written again with a new time stamp.
+//
+// # Where much comes
+//
+// A file that is cut and grows again for each batch costs its pages each time:
+// to find them, charge them, free them is half of what the spool of a busy
+// container costs. Where 16 KiB or more come at once they go to a ring instead,
+// a second file of fixed size whose pages stay. Its size does not say how much of
+// it is output. What does:
+//
+//  1. Before the splice the end of each page that is going to be filled is
+//     marked, by 16 bytes that are random and that no container can know, and how
+//     far the splice is to go is stored.
+//  2. The splice fills whole pages, the last one up to the length that was asked
+//     for, which is no more than is in the pipe. SIGKILL may end it between two
+//     pages (it does, in one of seven kills of the crash test).
+//  3. The new end of the output is stored. Killed before: a page that has its
+//     mark was not filled, the others were.
+//
+// Each splice begins with a page, for which the rest of a line that was not
+// written yet is copied to another place. One word of the cursor says whether the
+// file or the ring counts, and where in it an offset is. It is stored when
+// everything is in its new place and still in its old one. In this way the output
+// goes back to the spool's file when less than 16 bytes come, or when a log has
+// stopped taking it, for which the ring would be too small. A quiet
+// container has no ring.
+//
+// # Terminals
 //
 // A terminal cannot be spliced. It is read straight into mapped pages of the
 // spool that hold zeros, and the count is stored afterwards; what was read and
@@ -48,22 +75,35 @@ import (
 // What moves output calls the kernel by RawSyscall: none of it waits for
 // anything but memory, and a runtime that is told of each call has a thread of
 // its own look for long ones, which costs a twentieth of everything.
+//
+// Offsets count what was put in since the spool was empty.
 type Spool struct {
 	fd      int
-	size    int64
-	at      int64 // for splice
-	punched int64 // up to here the pages were given back
+	dir     int
+	name    string // "": it has none, and dies with the process
+	size    int64  // the offset at its end
+	base    int64  // the offset of the file's first byte
+	at      int64  // for splice
+	punched int64  // up to here the pages of the file were given back
+
+	// Where it is noted what of the files is output. nil: the file's size says it.
+	cursor *Cursor
+	stream int
+
+	ring    ring
+	much    bool  // came the last time
+	garbage int64 // bytes of the file, while the output is in the ring
 
 	// Of a terminal: where the count is kept, how long the file is, and the part
 	// of it from `from` on that is mapped.
-	cursor  *Cursor
 	counted *uint64
 	length  int64
 	window  []byte
 	from    int64
 }
 
-// Open opens or makes the spool name in a state directory.
+// Open opens or makes the spool name in a state directory, which stays open as
+// long. Use or Resume is next.
 func Open(dir int, name string) (*Spool, error) {
 	fd, err := open(dir, name, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
@@ -74,7 +114,28 @@ func Open(dir int, name string) (*Spool, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &Spool{fd: fd, size: st.Size}, nil
+	return &Spool{fd: fd, dir: dir, name: name, size: st.Size}, nil
+}
+
+// Use has an empty spool note in the cursor what it holds.
+func (s *Spool) Use(c *Cursor, stream int) { s.cursor, s.stream = c, stream }
+
+// Resume goes on with what a predecessor has left: it finds out what of the
+// files is output, and puts logs right that the predecessor could not put right
+// any more.
+func (s *Spool) Resume(c *Cursor, stream int) (err error) {
+	s.Use(c, stream)
+	ring, at := c.place(stream)
+	if ring {
+		err = s.resumeRing(at)
+	} else {
+		unix.Unlinkat(s.dir, s.ringName(), 0)
+		s.base = at
+		s.size += at
+		err = s.recount()
+	}
+	c.Fit(stream, s.First(), s.size)
+	return err
 }
 
 // New makes a spool that dies with the process: it has no name, and a tmpfs that
@@ -95,23 +156,54 @@ func Exists(dir int, name string) bool {
 // Close closes the file, and leaves it.
 func (s *Spool) Close() {
 	s.unmap()
+	s.closeRing()
 	unix.Close(s.fd)
 }
 
-// Size is how many bytes were put in since the spool was empty.
+// Size is the offset at the end.
 func (s *Spool) Size() int64 { return s.size }
 
-// Fill moves up to max bytes from a pipe to the end of the spool. It does not
-// wait: the error is unix.EAGAIN if the pipe is empty, and n is 0 without an
-// error when nobody has its other end open. unix.EINVAL: this is no pipe.
-func (s *Spool) Fill(pipe int, max int) (n int, err error) {
+// First is the first offset whose byte may still be there.
+func (s *Spool) First() int64 {
+	if s.ring.on {
+		return max(0, s.size-ringSize)
+	}
+	return s.base
+}
+
+// Filed is how many bytes the spool's file has.
+func (s *Spool) Filed() int64 {
+	if s.ring.on {
+		return 0
+	}
+	return s.size - s.base
+}
+
+// Fill moves up to max bytes from a pipe to the end of the spool. Those before
+// the offset from are not needed any more. It does not wait: the error is
+// unix.EAGAIN if the pipe is empty, and n is 0 without an error when nobody has
+// its other end open. unix.EINVAL: this is no pipe. more says that there may be
+// more in the pipe.
+func (s *Spool) Fill(pipe, max int, from int64) (n int, more bool, err error) {
+	if s.wantsRing() {
+		n, more, ok, err := s.fillRing(pipe, max, from)
+		if ok || err != nil {
+			return n, more, err
+		}
+	}
+	n, err = s.splice(pipe, s.fd, s.size-s.base, max)
+	s.size += int64(n)
+	s.much = n >= ringFrom
+	return n, n == max, err
+}
+
+func (s *Spool) splice(pipe, file int, at int64, max int) (n int, err error) {
 	for {
-		s.at = s.size
-		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(pipe), 0, uintptr(s.fd), uintptr(unsafe.Pointer(&s.at)),
+		s.at = at
+		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(pipe), 0, uintptr(file), uintptr(unsafe.Pointer(&s.at)),
 			uintptr(max), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		switch errno {
 		case 0:
-			s.size += int64(moved)
 			return int(moved), nil
 		case unix.EINTR:
 			continue
@@ -123,7 +215,7 @@ func (s *Spool) Fill(pipe int, max int) (n int, err error) {
 // Put writes to the end of the spool. It is for what cannot be spliced.
 func (s *Spool) Put(b []byte) error {
 	for len(b) > 0 {
-		n, err := unix.Pwrite(s.fd, b, s.size)
+		n, err := unix.Pwrite(s.fd, b, s.size-s.base)
 		if err == unix.EINTR {
 			continue
 		}
@@ -136,11 +228,23 @@ func (s *Spool) Put(b []byte) error {
 	return nil
 }
 
-// Read reads from the spool at the offset, as much as fits in b and is there.
+// Read gives the bytes of the spool at the offset, as many as fit in b and are
+// there: in b, or where they are, until Fill or Rest is called.
 func (s *Spool) Read(b []byte, at int64) ([]byte, error) {
 	if left := s.size - at; int64(len(b)) > left {
 		b = b[:left]
 	}
+	if s.ring.on {
+		return s.ring.mem[s.ring.place(at):][:len(b)], nil
+	}
+	if err := s.readFile(b, at); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (s *Spool) readFile(b []byte, at int64) error {
+	at -= s.base
 	for got := 0; got < len(b); {
 		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(s.fd), uintptr(unsafe.Pointer(&b[got])), uintptr(len(b)-got),
 			uintptr(at+int64(got)), 0, 0)
@@ -148,31 +252,36 @@ func (s *Spool) Read(b []byte, at int64) ([]byte, error) {
 		case errno == unix.EINTR:
 			continue
 		case errno != 0:
-			return nil, errno
+			return errno
 		case n == 0:
-			return nil, unix.EIO // somebody has cut our file
+			return unix.EIO // somebody has cut our file
 		}
 		got += int(n)
 	}
-	return b, nil
+	return nil
 }
 
-// Empty cuts the spool to nothing. Every log must have everything.
+// Empty cuts the spool to nothing. Every log must have everything; the cursor is
+// to be told (Truncated).
 func (s *Spool) Empty() error {
 	if err := unix.Ftruncate(s.fd, 0); err != nil {
 		return err
 	}
-	s.size, s.punched, s.length = 0, 0, 0
+	s.ring.on = false
+	s.size, s.base, s.punched, s.garbage, s.length = 0, 0, 0, 0, 0
 	if s.from > 0 {
 		s.unmap()
 	}
 	return nil
 }
 
-// Forget gives the pages before the offset back, if they are at least so many
-// bytes: every log has them. Offsets stay as they are.
+// Forget gives the pages of the file before the offset back, if they are at
+// least so many bytes: every log has them. Offsets stay as they are.
 func (s *Spool) Forget(before, atLeast int64) {
-	before &^= 4095
+	if s.ring.on {
+		return
+	}
+	before = (before - s.base) &^ 4095
 	if before <= s.punched || before-s.punched < atLeast {
 		return
 	}

@@ -32,18 +32,18 @@ func TestSpoolHoldsWhatThePipeLost(t *testing.T) {
 	if err := unix.Pipe2(p[:], unix.O_NONBLOCK); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Fill(p[0], 100); err != unix.EAGAIN {
+	if _, _, err := s.Fill(p[0], 100, 0); err != unix.EAGAIN {
 		t.Errorf("Fill from an empty pipe: %v", err)
 	}
 	unix.Write(p[1], []byte("hello, world"))
-	if n, err := s.Fill(p[0], 5); n != 5 || err != nil {
+	if n, _, err := s.Fill(p[0], 5, 0); n != 5 || err != nil {
 		t.Errorf("Fill: %d, %v", n, err)
 	}
 	s.Close()
 	if s, err = Open(dir, "spool"); err != nil || s.Size() != 5 {
 		t.Fatalf("opened again: %v, size %d", err, s.Size())
 	}
-	if n, err := s.Fill(p[0], 100); n != 7 || err != nil {
+	if n, _, err := s.Fill(p[0], 100, 0); n != 7 || err != nil {
 		t.Errorf("Fill: %d, %v", n, err)
 	}
 	if err := s.Put([]byte("!")); err != nil {
@@ -57,7 +57,7 @@ func TestSpoolHoldsWhatThePipeLost(t *testing.T) {
 		t.Errorf("Read: %q, %v", b, err)
 	}
 	unix.Close(p[1])
-	if n, err := s.Fill(p[0], 100); n != 0 || err != nil {
+	if n, _, err := s.Fill(p[0], 100, 0); n != 0 || err != nil {
 		t.Errorf("Fill at the end: %d, %v", n, err)
 	}
 	if err := s.Empty(); err != nil || s.Size() != 0 {
@@ -66,7 +66,7 @@ func TestSpoolHoldsWhatThePipeLost(t *testing.T) {
 	if st, err := os.Stat(filepath.Join(path, "spool")); err != nil || st.Size() != 0 || st.Mode().Perm() != 0o600 {
 		t.Errorf("the file: %v, %v", st, err)
 	}
-	if _, err := s.Fill(dir, 100); err != unix.EINVAL {
+	if _, _, err := s.Fill(dir, 100, 0); err != unix.EINVAL {
 		t.Errorf("Fill from what is no pipe: %v", err)
 	}
 }
@@ -147,7 +147,7 @@ func TestCursorOutlivesItsWriter(t *testing.T) {
 	if _, set := c.Intent(); set || c.Pos(1, 0) != 3 || c.Dropped(1, 0) != 9 || c.Total() != 8 {
 		t.Errorf("after Commit the cursor is %+v", c.w)
 	}
-	c.Fit(1, 50)
+	c.Fit(1, 0, 50)
 	if c.Pos(1, 0) != 3 || c.Pos(1, 1) != 0 || !c.Inside(1, 1) {
 		t.Errorf("after Fit the cursor is %+v", c.w)
 	}
@@ -210,7 +210,7 @@ func FuzzCursor(f *testing.F) {
 					t.Errorf("position %d, dropped %d", c.Pos(stream, log), c.Dropped(stream, log))
 				}
 			}
-			c.Fit(stream, 0)
+			c.Fit(stream, 0, 0)
 		}
 		if i, set := c.Intent(); set {
 			if i.Stream < 0 || i.Stream >= Streams || i.From < 0 || i.From > i.To || i.Before < 0 || i.Bytes < 0 || i.Before+i.Bytes < 0 {

@@ -10,22 +10,23 @@ import (
 // terminal gives no more than 4 KiB at a time.
 const windowSize = 32 << 10
 
-// Terminal readies the spool of a stream for FillTerminal.
-func (s *Spool) Terminal(c *Cursor, stream int) {
+// Terminal readies a spool for FillTerminal.
+func (s *Spool) Terminal() {
 	if s.counted == nil {
-		s.cursor, s.counted, s.length = c, &c.w.counted[stream], s.size
+		s.counted, s.length = &s.cursor.w.counted[s.stream], s.size
 		s.count()
 	}
 }
 
-// Recount finds out how much of the spool is output, if it is that of a
+// recount finds out how much of the spool is output, if it is that of a
 // terminal: what was counted, and what was read and not counted any more.
-func (s *Spool) Recount(c *Cursor, stream int) error {
-	counted := atomic.LoadUint64(&c.w.counted[stream])
+func (s *Spool) recount() error {
+	word := &s.cursor.w.counted[s.stream]
+	counted := atomic.LoadUint64(word)
 	if counted == 0 {
 		return nil
 	}
-	s.cursor, s.counted, s.length = c, &c.w.counted[stream], s.size
+	s.counted, s.length = word, s.size
 	at := min(int64(counted&^counts), s.size) // it is beyond the size if the spool was cut
 	end := at
 	buf := make([]byte, windowSize)
