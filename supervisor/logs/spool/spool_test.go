@@ -189,6 +189,9 @@ func FuzzCursor(f *testing.F) {
 	good.pos[0][1].at = 7 | inside
 	good.intent.set, good.intent.to = 1, 9
 	size := int(unsafe.Sizeof(good))
+	f.Add(bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&good)), size)))
+	good.ring[0].place, good.ring[0].count, good.ring[0].to = inRing|5, 1<<20, 1<<20+9000
+	good.ring[1].place, good.pos[1][0].at = 7, 9
 	f.Add(unsafe.Slice((*byte)(unsafe.Pointer(&good)), size))
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -196,6 +199,8 @@ func FuzzCursor(f *testing.F) {
 		page := make([]byte, cursorSize)
 		copy(page, content)
 		os.WriteFile(filepath.Join(path, CursorName), page, 0o600)
+		os.WriteFile(filepath.Join(path, "spool"), content, 0o600)
+		os.WriteFile(filepath.Join(path, "spool.ring"), make([]byte, ringSize), 0o600)
 		c, err := OpenCursor(dir)
 		if err != nil {
 			if err != ErrCursor {
@@ -210,6 +215,18 @@ func FuzzCursor(f *testing.F) {
 					t.Errorf("position %d, dropped %d", c.Pos(stream, log), c.Dropped(stream, log))
 				}
 			}
+			s, err := Open(dir, "spool")
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.Resume(c, stream)
+			for log := range Logs {
+				at := c.Pos(stream, log)
+				if _, unread := s.Read(make([]byte, max(0, min(s.Size()-at, 1<<20))), at); unread != nil && err == nil {
+					t.Errorf("position %d, from %d to %d: %v", at, s.First(), s.Size(), unread)
+				}
+			}
+			s.Close()
 			c.Fit(stream, 0, 0)
 		}
 		if i, set := c.Intent(); set {
