@@ -52,14 +52,13 @@ func (c *call) launch(args []string, files []uintptr) (pid int, err error) {
 		// Only the new process knows the number that must stand in LISTEN_PID.
 		program, argv = path, append([]string{path, trampoline, program}, argv...)
 	}
-	// From here on there is nothing to do but to wait. With one processor to give
-	// away the Go runtime soon sees that all are idle, and its own monitor thread
-	// sleeps; else it looks after this one every 20 microseconds, in the way of
-	// the child. That is half a millisecond of each call.
-	runtime.GOMAXPROCS(1)
 	// The kernel ties a parent-death signal to the thread that has started the
-	// child. It must not end before this process does.
-	runtime.LockOSThread()
+	// child. It must not end before this process does: the first one does not.
+	// That of a goroutine which is locked to it does not either, but that costs
+	// another thread.
+	if unix.Gettid() != unix.Getpid() {
+		runtime.LockOSThread()
+	}
 	pid, err = syscall.ForkExec(program, argv, &syscall.ProcAttr{
 		Env:   env,
 		Files: files,
@@ -69,6 +68,11 @@ func (c *call) launch(args []string, files []uintptr) (pid int, err error) {
 	if err != nil {
 		return 0, errors.New("run " + program + ": " + err.Error())
 	}
+	// From here on there is little to do but to wait. With one processor to give
+	// away the Go runtime soon sees that all are idle, and its own monitor thread
+	// sleeps; else it looks after this one every 20 microseconds, in the way of
+	// the child. That is half a millisecond of each call.
+	runtime.GOMAXPROCS(1)
 	return pid, nil
 }
 
