@@ -35,7 +35,7 @@ func (c *call) create() int {
 	if dir == nil {
 		return status
 	}
-	return c.make(n, dir, program, supervised, c.prepareScope(dir, n.id, program, config))
+	return c.make(n, dir, program, supervised, c.prepareScope(dir, n.id, program, config, supervised))
 }
 
 // make runs the wrapped runtime's create, or its detached run, and takes down what

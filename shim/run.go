@@ -33,7 +33,7 @@ func (c *call) run() int {
 	if dir == nil {
 		return status
 	}
-	unit := c.prepareScope(dir, n.id, program, config)
+	unit := c.prepareScope(dir, n.id, program, config, supervised)
 	if n.detach {
 		return c.make(n, dir, program, supervised, unit)
 	}

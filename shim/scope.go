@@ -40,14 +40,21 @@ func parseScopePolicy(text string) (ScopePolicy, error) {
 
 // prepareScope sees to it that the scope that is about to be made will be as the
 // annotations ask; nil means that nothing is asked.
-func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundle.Config) *scope.Scope {
+//
+// Its monitor is to be stopped after it: of monitors only gracemon is made for
+// that, whose exit command survives it.
+func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundle.Config, supervised bool) *scope.Scope {
 	if !c.systemd {
 		return nil
 	}
 	if settings, err := c.settings(); err != nil || settings.Scope == IgnoreScope {
 		return nil
 	}
-	unit := scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, monitorScope(), getenv)
+	monitor := ""
+	if supervised {
+		monitor = monitorScope()
+	}
+	unit := scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, monitor, getenv)
 	if unit == nil {
 		return nil
 	}

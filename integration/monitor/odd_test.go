@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -248,6 +249,47 @@ func TestMadeAnewBeforeTheExitCommandEnds(t *testing.T) {
 	c.expect("the new one, without the old", strings.Fields(c.ask("state"))[1], "status=running")
 	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
 	c.expect("exit file", c.exitFile(), "5")
+}
+
+// systemd stops the supervisor's scope while the exit command runs in it.
+func TestExitCommandIsTerminated(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	for name, test := range map[string]struct {
+		trap  string // what Podman's own command does, or one that knows nothing of signals
+		both  bool   // the supervisor gets the signal too
+		times int
+	}{
+		"by status":        {"trap 'exit 1' TERM", true, 2},
+		"by signal":        {"", true, 2},
+		"the command only": {"", false, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := ours.container(t, obedient)
+			script := "#!/bin/sh\n" + test.trap + "\necho $$ >>" + c.dir + "/runs\nuntil [ -e " + c.dir + "/go ]; do sleep 0.02; done\n"
+			c.must(os.WriteFile(c.dir+"/exit-command", []byte(script), 0o755))
+			runs := func() []string {
+				text, _ := os.ReadFile(c.dir + "/runs")
+				return strings.Fields(string(text))
+			}
+			c.started("--exit-command", c.dir+"/exit-command")
+			c.says("stdout F up")
+			c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+			c.until("the exit command runs", func() bool { return len(runs()) == 1 })
+			command, err := strconv.Atoi(runs()[0])
+			c.must(err)
+			if test.both {
+				c.signalMonitor("TERM")
+			}
+			c.must(unix.Kill(command, unix.SIGTERM))
+			if test.times == 2 {
+				c.until("it runs again", func() bool { return len(runs()) == 2 })
+			}
+			c.must(os.WriteFile(c.dir+"/go", nil, 0o644))
+			c.until("the supervisor has ended", func() bool { return !running(c.monitor) })
+			c.expect("runs", fmt.Sprint(len(runs())), fmt.Sprint(test.times))
+		})
+	}
 }
 
 // Of two creates of one container one wins; the other leaves it alone.

@@ -60,6 +60,7 @@ type Container struct {
 	timeout  loop.Timer
 	timedOut bool
 	exitCode int // of gracemon
+	terms    int // how many TERMs gracemon has got
 }
 
 // init_ is the first process of the container, or the process of an exec.
@@ -361,6 +362,9 @@ func programAt(path string) (program, error) {
 
 // ownSignal takes a signal that the supervisor process received.
 func (c *Container) ownSignal(sig signals.Signal) {
+	if sig == signals.TERM {
+		c.terms++
+	}
 	kind := lifecycle.MonitorSignal
 	if c.o.Exec {
 		// There is no grace period here that could be kept: it is passed on.

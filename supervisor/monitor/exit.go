@@ -133,6 +133,10 @@ func (c *Container) writeExit(path, text, what string) int32 {
 
 // runExitCommand runs the exit command, waits for it and ends the supervision.
 // The command may come back to ask the supervisor, as `gracerun delete` does.
+//
+// systemd stops the supervisor's scope as soon as the container's is gone (see
+// scope.Monitor), by a TERM to all who are in it: so to the command, just when it
+// runs. One that has failed of that is run once more.
 func (c *Container) runExitCommand(done func()) {
 	finish := func() {
 		if done != nil {
@@ -148,19 +152,41 @@ func (c *Container) runExitCommand(done func()) {
 		c.awaitCommand(owner, finish) // a predecessor's
 		return
 	}
-	run := func() {
+	var run func(again bool)
+	run = func(again bool) {
 		c.s.letGo()
 		// It forks twice to leave its caller behind: the second time must not
 		// lead back to us.
 		_ = unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 		argv := append([]string{c.o.ExitCommand}, c.o.ExitArgs...)
 		env, files := c.env, [3]int{0, 1, 2}
-		if c.memo != nil {
+		if c.memo != nil && !again {
 			argv, env, files[0] = append([]string{selfPath}, argv...), append(env[:len(env):len(env)], stageVariable+"="+commandStage), c.memo.FD()
 		}
+		terms := c.terms
 		p, err := c.s.start(argv, env, files, false)
 		if err == nil {
-			err = c.s.waitFor(p, func() { c.exitCommandEnded(p); finish() })
+			err = c.s.waitFor(p, func() {
+				code := c.exitCommandEnded(p)
+				if code == 0 {
+					finish()
+					return
+				}
+				onceMore := func() {
+					if c.terms > terms && !again {
+						run(true)
+						return
+					}
+					c.exitCode = code
+					finish()
+				}
+				if c.terms > terms || again {
+					onceMore()
+					return
+				}
+				// Our own TERM may be on its way.
+				c.at(loop.Now().After(lifecycle.Second), onceMore)
+			})
 		}
 		if err != nil {
 			c.notes.warn("container " + c.o.ID + ": run exit command " + c.o.ExitCommand + ": " + cmdline.Text(err))
@@ -175,10 +201,10 @@ func (c *Container) runExitCommand(done func()) {
 			at = loop.Now().After(lifecycle.Duration(c.o.ExitDelay) * lifecycle.Second)
 			c.memo.SetCommandAt(at)
 		}
-		c.at(at, run)
+		c.at(at, func() { run(false) })
 		return
 	}
-	run()
+	run(false)
 }
 
 // becomeCommand is a process that is to become the exit command of its arguments:
@@ -224,12 +250,14 @@ func (c *Container) awaitCommand(owner process.Identity, ended func()) {
 	}
 }
 
-func (c *Container) exitCommandEnded(p child) {
+// exitCommandEnded gives the exit code of the exit command, 0 if nobody knows it.
+func (c *Container) exitCommandEnded(p child) int {
 	status, err := process.Pidfd(p.pidfd).Reap()
 	unix.Close(p.pidfd)
-	if code := exitCode(status); err == nil && code != 0 {
-		c.exitCode = code
+	if err != nil {
+		return 0
 	}
+	return exitCode(status)
 }
 
 // finish ends the supervision of the container, once its clients have everything.
