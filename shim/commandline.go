@@ -204,3 +204,15 @@ func (c *call) scanCreation() (n creation, ok bool) {
 	}
 	return n, true
 }
+
+// load reads the container's configuration.
+func (n *creation) load() (*bundle.Config, error) {
+	path := n.config
+	if path == "" {
+		path = "config.json"
+	}
+	if path[0] != '/' {
+		path = n.bundle + "/" + path
+	}
+	return bundle.LoadFile(path)
+}

@@ -47,8 +47,9 @@ func (c *call) make(n creation, dir *statedir.Dir, program string, supervised bo
 	}
 	status, err := c.through("runtime.create", 0, func() (int, error) { return c.spawnWhile(c.argv[1:], begin) })
 	created := err == nil && status == 0
-	if created && !c.verifyScope(n.id, unit) {
+	if created && !c.verifyScope(n.id, program, unit) {
 		created, status = false, 1
+		c.end(n.id, "delete", "--force", n.id)
 	}
 	if !created {
 		c.removeScope(unit)
@@ -70,6 +71,13 @@ func (c *call) make(n creation, dir *statedir.Dir, program string, supervised bo
 	return status
 }
 
+// end has the wrapped runtime end a container that must not be.
+func (c *call) end(id string, args ...string) {
+	if _, err := c.spawn(append(c.globals[:len(c.globals):len(c.globals)], args...)); err != nil {
+		c.warn(args[0] + " container " + id + ": " + err.Error())
+	}
+}
+
 // place makes the state directory of a container that is to be created, locked,
 // or finds the one that its supervisor has made. dir is nil if the call has
 // ended with that status.
@@ -78,14 +86,7 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 	if err := statedir.ValidateID(n.id); err != nil {
 		return nil, nil, false, c.fail(c.inItsWords(n.id, err))
 	}
-	path := n.config
-	if path == "" {
-		path = "config.json"
-	}
-	if path[0] != '/' {
-		path = n.bundle + "/" + path
-	}
-	config, err = bundle.LoadFile(path)
+	config, err = n.load()
 	if err != nil {
 		// What is wrong with it the wrapped runtime says in its own words; and if
 		// it takes it all the same, it has the container to itself.

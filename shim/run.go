@@ -3,6 +3,7 @@ package shim
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,8 @@ import (
 // In the foreground this process becomes the runtime, which passes on the signals
 // it receives and has the terminal: nothing may stand between. What is known of the
 // container is then taken down by the first who wants to signal it, and taken
-// away by a process that does nothing but wait for the end of this one.
+// away by a process that waits for the end of this one. That one also looks at the
+// container's scope when it is there.
 func (c *call) run() int {
 	n, ok := c.scanCreation()
 	if !ok {
@@ -38,7 +40,7 @@ func (c *call) run() int {
 		return c.make(n, dir, program, supervised, unit)
 	}
 	if !supervised {
-		if err := c.sweepAfter(dir, n.id); err != nil {
+		if err := c.sweepAfter(dir, n.id, unit != nil); err != nil {
 			c.warn("nobody will remove the state of container " + n.id + " when it has ended: " + err.Error())
 		}
 	}
@@ -46,9 +48,9 @@ func (c *call) run() int {
 }
 
 // sweeper is the first argument of a call that waits for the end of the one that
-// runs the container, and then removes the state directory of a container that the runtime has
-// deleted. The runtime's own directory of the container, --root, the id and what
-// is in runFile follow; descriptor 3 is a pidfd of it.
+// runs the container, and then removes the state directory of a container that the
+// runtime has deleted. The runtime's own directory of the container, what is in
+// runFile and the command line of the call follow; descriptor 3 is a pidfd of it.
 const sweeper = "--gracerun-sweep"
 
 // runFile, in the state directory, has the identity of the process that runs the
@@ -76,8 +78,9 @@ func endOfRun(dir *statedir.Dir) bool {
 	return err == nil && exited
 }
 
-// sweepAfter starts the sweeper of this process.
-func (c *call) sweepAfter(dir *statedir.Dir, id string) error {
+// sweepAfter starts the sweeper of this process. It has the caller's standard error
+// if it is to verify the scope.
+func (c *call) sweepAfter(dir *statedir.Dir, id string, verify bool) error {
 	own, err := process.Identify(unix.Getpid())
 	if err != nil {
 		return err
@@ -103,10 +106,14 @@ func (c *call) sweepAfter(dir *statedir.Dir, id string) error {
 		return err
 	}
 	defer unix.Close(null)
-	nowhere := uintptr(null)
-	pid, err := syscall.ForkExec("/proc/self/exe", []string{"gracerun", detach, where, c.root, id, own.String()}, &syscall.ProcAttr{
+	nowhere, said := uintptr(null), uintptr(null)
+	if verify {
+		said = 2
+	}
+	argv := append([]string{"gracerun", detach, where, own.String()}, c.argv...)
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
 		Env:   syscall.Environ(),
-		Files: []uintptr{nowhere, nowhere, nowhere, uintptr(parent)},
+		Files: []uintptr{nowhere, nowhere, said, uintptr(parent)},
 		// Not of the terminal's foreground: its signals are for the runtime.
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -134,16 +141,19 @@ func startSweeper(argv []string) int {
 
 // sweep is what a sweeper call does: argv is what follows the first argument.
 func sweep(argv []string) int {
-	where, root, id, run := argv[0], argv[1], argv[2], argv[3]
+	where, run := argv[0], argv[1]
+	c := parse(argv[2:])
+	n, ok := c.scanCreation()
+	if !ok {
+		return 1
+	}
 	// What else was inherited is for the container, and held open by whom it is for.
 	inherited.Close(4)
-	fds := []unix.PollFd{{Fd: 3, Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, -1); err != unix.EINTR {
-			break
-		}
+	c.verifyWhenMade(n, where)
+	_ = unix.Dup3(0, 2, 0)
+	for !hasEndedWithin(-1) {
 	}
-	dir, err := statedir.Open(root, id)
+	dir, err := statedir.Open(c.root, n.id)
 	if err != nil || journal.Lock(dir.FD()) != nil {
 		return 0
 	}
@@ -160,3 +170,59 @@ func sweep(argv []string) int {
 	_ = dir.Remove()
 	return 0
 }
+
+// hasEndedWithin tells whether the call that runs the container has ended, and waits
+// for it so long; a negative limit is none.
+func hasEndedWithin(limit time.Duration) bool {
+	timeout := -1
+	if limit >= 0 {
+		timeout = int(limit.Milliseconds())
+	}
+	n, err := unix.Poll([]unix.PollFd{{Fd: 3, Events: unix.POLLIN}}, timeout)
+	return n > 0 || err != nil && err != unix.EINTR
+}
+
+// verifyWhenMade looks at the scope of the container as soon as the runtime has
+// written down that there is one.
+func (c *call) verifyWhenMade(n creation, where string) {
+	dir, err := statedir.Open(c.root, n.id)
+	if err != nil {
+		return
+	}
+	prepared := scopeOf(dir) != nil
+	dir.Close()
+	if !prepared {
+		return
+	}
+	program, err := c.program()
+	if err != nil {
+		return
+	}
+	config, err := n.load()
+	if err != nil {
+		c.warn("container " + n.id + ": check the properties of its scope: " + err.Error())
+		return
+	}
+	step := 10 * time.Millisecond
+	for tries := 0; ; tries++ {
+		if _, err = oci.ReadStatus(where); err == nil {
+			break
+		}
+		if hasEndedWithin(step) {
+			return
+		}
+		if tries > mostTries {
+			c.warn("container " + n.id + ": check the properties of its scope: it is not known whether there is one: " + err.Error())
+			return
+		}
+		step = min(2*step, time.Second)
+	}
+	if !c.verifyScope(n.id, program, scopeFor(n.id, program, config, "")) {
+		c.end(n.id, "kill", n.id, "KILL") // the runtime that runs it deletes it
+	}
+}
+
+// mostTries, a second apart, is how often it is looked whether a runtime has made the
+// container: the files of one that is not known are not understood, and hooks may
+// take their time.
+const mostTries = 120

@@ -10,6 +10,7 @@ import (
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/scope"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals/process"
 )
 
 // ScopePolicy says what becomes of a container whose systemd scope is not as its
@@ -54,7 +55,7 @@ func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundl
 	if supervised {
 		monitor = monitorScope()
 	}
-	unit := scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, monitor, getenv)
+	unit := scopeFor(id, program, config, monitor)
 	if unit == nil {
 		return nil
 	}
@@ -79,9 +80,15 @@ func monitorScope() string {
 	return scope.Monitor(string(cgroups))
 }
 
-// verifyScope looks whether the scope that was made is as asked. If it is not and
-// that is required, the container is deleted again, and false given.
-func (c *call) verifyScope(id string, unit *scope.Scope) bool {
+// scopeFor gives the scope that the runtime will make, nil if nothing is asked of it.
+// monitor is that of the monitor, "" if there is none.
+func scopeFor(id, program string, config *bundle.Config, monitor string) *scope.Scope {
+	return scope.Of(id, config.CgroupsPath, oci.StyleOf(program) == oci.Crun, config.Annotations, monitor, getenv)
+}
+
+// verifyScope looks whether the scope that was made is as asked. It gives false if it
+// is not and that is required: the container is to end.
+func (c *call) verifyScope(id, program string, unit *scope.Scope) bool {
 	if unit == nil {
 		return true
 	}
@@ -92,16 +99,35 @@ func (c *call) verifyScope(id string, unit *scope.Scope) bool {
 		}
 		return true
 	}
+	if c.command == "run" && c.hasEnded(program, id) {
+		return true // and its scope is gone with it
+	}
 	settings, broken := c.settings()
 	if broken != nil || settings.Scope != RequireScope {
 		c.warn("container " + id + ": " + err.Error() + "; at shutdown it may be killed inside its grace period")
 		return true
 	}
-	c.fail(errors.New("create container " + id + ": " + err.Error() + " (systemd.scope = \"require\" in " + ConfigPath + ")"))
-	if _, err := c.spawn(append(append([]string(nil), c.globals...), "delete", "--force", id)); err != nil {
-		c.warn("delete container " + id + ": " + err.Error())
-	}
+	c.fail(errors.New(c.command + " container " + id + ": " + err.Error() + " (systemd.scope = \"require\" in " + ConfigPath + ")"))
 	return false
+}
+
+// hasEnded tells whether the runtime's container has ended, or is deleted.
+func (c *call) hasEnded(program, id string) bool {
+	where, err := c.runtimeDir(program, id)
+	if err != nil {
+		return false
+	}
+	status, err := oci.ReadStatus(where)
+	if err != nil {
+		return errors.Is(err, unix.ENOENT)
+	}
+	p, err := process.OpenVerified(process.Identity{Pid: status.Pid, StartTime: status.StartTime})
+	if err != nil {
+		return errors.Is(err, process.ErrGone) || errors.Is(err, process.ErrReused)
+	}
+	defer p.Close()
+	exited, err := p.Exited()
+	return err == nil && exited
 }
 
 // scopeFile, in the state directory, has the name of the unit for which there may

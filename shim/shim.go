@@ -20,10 +20,10 @@ func Main(argv []string) int {
 	if len(argv) > 3 && argv[1] == trampoline {
 		return becomeListener(argv[2:])
 	}
-	if len(argv) == 6 && argv[1] == detach {
+	if len(argv) > 4 && argv[1] == detach {
 		return startSweeper(argv[2:])
 	}
-	if len(argv) == 6 && argv[1] == sweeper {
+	if len(argv) > 4 && argv[1] == sweeper {
 		return sweep(argv[2:])
 	}
 	c := parse(argv)

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 // lines are what the script scopes said.
@@ -20,6 +21,7 @@ func TestScopes(t *testing.T) {
 	}
 	got, err := i.Run(t.Context(), Job{
 		Script: string(script),
+		Limit:  9 * time.Minute, // it makes two dozen containers
 		Files: map[string]File{
 			"systemd/system/crio.service":     {Text: "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n"},
 			"gracelab/bin/gracerun":           {From: gracerun, Mode: 0o755},
@@ -89,6 +91,21 @@ func TestScopes(t *testing.T) {
 		said.want(t, "repair MemoryMax", "268435456")
 		said.contain(t, "repair said", "set right of crio-repair.scope", "DefaultDependencies was no, not yes", "MemoryMax was 67108864, not 268435456")
 		said.want(t, "repair left", "")
+	})
+	t.Run("run in the foreground", func(t *testing.T) {
+		said.want(t, "fore status", "137")
+		said.want(t, "fore Conflicts", "shutdown.target")
+		said.contain(t, "fore said", "set right of crio-fore.scope", "DefaultDependencies was no, not yes")
+		said.want(t, "fore left", "")
+		for _, n := range strings.Fields("1 2 3") {
+			said.want(t, "short "+n, "0")
+		}
+		said.want(t, "deny status", "137")
+		said.contain(t, "deny said", "run container deny: scope crio-deny.scope is not as its annotations ask")
+		if strings.Contains(said["deny said"], "No such file") {
+			t.Errorf("deny said: %q", said["deny said"])
+		}
+		said.want(t, "deny left", "")
 	})
 	t.Run("what cannot be repaired", func(t *testing.T) {
 		said.want(t, "warn status", "0")
