@@ -97,18 +97,34 @@ func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
 		err = k.err
 	}
 	if err != nil {
-		return nil, err
+		return nil, whyNotAttended(err)
 	}
 	c.belongsTo(k.Container)
 	a := &alone{call: c, dir: dir, container: k.Container, pidfd: k.init, waiting: -1}
 	if err := a.enter(); err != nil {
 		k.close()
-		if err == errDeleted {
-			err = errUnknown
-		}
-		return nil, err
+		return nil, whyNotAttended(err)
 	}
 	return a, nil
+}
+
+// unusable is why the machine cannot be stepped: what is kept of the container, by
+// another version perhaps, cannot be read. Nothing was done to it yet.
+type unusable struct{ why error }
+
+func (u *unusable) Error() string { return u.why.Error() }
+
+// Unwrap gives why.
+func (u *unusable) Unwrap() error { return u.why }
+
+func whyNotAttended(err error) error {
+	switch err {
+	case errUnknown, errSupervised:
+		return err
+	case errDeleted:
+		return errUnknown
+	}
+	return &unusable{err}
 }
 
 // freeRequest gives a name for this call's request: the number of its process, for
@@ -397,11 +413,13 @@ func errnoOf(err error) int32 {
 	return int32(unix.EIO)
 }
 
-// recordExit adds the end to the container's record.
+// recordExit adds the end to the container's record. One that cannot be read will not
+// get better: the journal has the end, too, and nobody is to wait for ever.
 func (a *alone) recordExit(e lifecycle.Effect) error {
 	r, err := a.dir.ReadRecord()
 	if err != nil {
-		return err
+		a.call.warn("container " + a.id() + ": its end is not recorded: " + err.Error())
+		return nil
 	}
 	r.Exit = statedir.Exit{
 		Status: string(control.AppendStatus(nil, e.Status)),

@@ -45,6 +45,11 @@ func (c *call) kill() int {
 	if err == control.ErrNoSupervisor {
 		reply, err = c.askAlone(dir, id, lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: sig, All: all, Force: force})
 	}
+	var bad *unusable
+	if errors.As(err, &bad) {
+		c.warn("container " + id + ": " + bad.Error() + ": the runtime sends the signal, whatever the policy is")
+		err = errUnknown
+	}
 	switch {
 	case err == errUnknown || err == nil && reply.Answer == control.NotRunning && all:
 		// Without a pid namespace of its own a container can have processes left.

@@ -87,11 +87,12 @@ func (c *call) runStart(report func(status int)) int {
 
 func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a, err := c.attend(dir, id)
-	if err == errUnknown || err == errSupervised {
-		return c.runStart(nil)
+	var bad *unusable
+	if errors.As(err, &bad) {
+		c.warn("container " + id + ": " + bad.Error() + ": it is started all the same")
 	}
 	if err != nil {
-		return c.fail(err)
+		return c.runStart(nil)
 	}
 	defer a.leave()
 	lock, err := lockFile(dir, startLock, 0)

@@ -31,14 +31,14 @@ func (c *call) stop() int {
 	if graceText != "" {
 		grace, err := bundle.ParseGrace(graceText)
 		if err != nil {
-			return c.fail(errors.New("--timeout " + graceText + ": " + err.Error()))
+			return c.fail(errors.New("stop container " + args[0] + ": --timeout " + graceText + ": " + err.Error()))
 		}
 		ev.Grace = lifecycle.Duration(min(grace, time.Duration(lifecycle.Never)))
 	}
 	if signalText != "" {
 		sig, err := signals.Parse(signalText)
 		if err != nil {
-			return c.fail(errors.New("--signal: " + err.Error()))
+			return c.fail(errors.New("stop container " + args[0] + ": --signal: " + err.Error()))
 		}
 		ev.Signal = sig
 	}
@@ -102,10 +102,27 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 			break
 		}
 	}
-	if err == errUnknown {
+	var bad *unusable
+	switch {
+	case errors.As(err, &bad):
+		err = errors.New(bad.Error() + ": `gracerun kill` leaves it to the runtime")
+	case err == errUnknown && c.isIncomplete(id):
+		err = errors.New("what is kept of it has no journal: `gracerun kill` leaves it to the runtime")
+	case err == errUnknown:
 		err = runtime.ErrNotExist
 	}
 	return reply, err
+}
+
+// isIncomplete tells whether there is something of the container, and no journal.
+func (c *call) isIncomplete(id string) bool {
+	dir, err := c.open(id)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	_, err = oci.ReadContainer(dir)
+	return err == nil
 }
 
 // pause is how long somebody else is given for the next thing he does.

@@ -217,3 +217,52 @@ func TestStopAfterADeadStart(t *testing.T) {
 		}
 	})
 }
+
+// What gracerun keeps of a container is damaged, or another version's. The runtime is
+// there to signal it and to delete it; nobody waits for what cannot come.
+func TestDamagedState(t *testing.T) {
+	besides(t, func(t *testing.T, p pairing) {
+		for _, test := range []struct {
+			file, call, says string
+		}{
+			{"runtime", "kill", "the runtime sends the signal"},
+			{"journal", "kill", "the runtime sends the signal"},
+			{"journal", "stop", "`gracerun kill` leaves it to the runtime"},
+			{"container", "kill", ""},
+			{"container", "stop", "its end is not recorded"},
+		} {
+			t.Run(test.file+" "+test.call, func(t *testing.T) {
+				c := bare(t, p)
+				if got, err := createAlone(t, c, nil); err != nil || got.code != 0 {
+					t.Fatalf("create: %+v, %v", got, err)
+				}
+				if got := call(t, c, gracerun(), "start", c.ID); got.code != 0 {
+					t.Fatalf("start: %+v", got)
+				}
+				if err := os.WriteFile(filepath.Join(c.StateDir(), test.file), []byte("damaged\n"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				args := []string{"kill", c.ID, "KILL"}
+				if test.call == "stop" {
+					args = []string{"stop", "--timeout", "0", c.ID}
+				}
+				got := call(t, c, gracerun(), args...)
+				if !strings.Contains(got.stderr, test.says) || test.says == "" && got.stderr != "" {
+					t.Errorf("%s: %+v", test.call, got)
+				}
+				if ends := test.file != "journal" || test.call != "stop"; ends {
+					if test.call == "kill" && got.code != 0 {
+						t.Errorf("kill: %+v", got)
+					}
+					awaitStopped(t, c, "delete")
+				}
+				if got := call(t, c, gracerun(), "delete", "--force", c.ID); got.code != 0 {
+					t.Errorf("delete: %+v", got)
+				}
+				if left := files(t, c.StateDir()); len(left) > 0 {
+					t.Errorf("left behind: %v", left)
+				}
+			})
+		}
+	})
+}

@@ -272,9 +272,10 @@ func pwrite(fd int, b []byte, at int64) (n int, err error) {
 	return n, nil
 }
 
+// openat does not wait for a FIFO in the file's place.
 func openat(dir int, name string, flags int) (int, error) {
 	for {
-		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		fd, err := unix.Openat(dir, name, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != unix.EINTR {
 			return fd, err
 		}
