@@ -55,16 +55,33 @@ func ParseAction(name string) (Action, bool) {
 // Point is a place on the signal path.
 type Point string
 
+// Actions is a set of them, as bits: who lists points in tables pays for none of
+// them when a program starts.
+type Actions uint16
+
+// Has reports whether the action is in the set.
+func (s Actions) Has(a Action) bool { return s>>a&1 != 0 }
+
+// List gives the actions of the set.
+func (s Actions) List() (list []Action) {
+	for a := range actions {
+		if s.Has(a) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
 // Points lists them all, with what can go wrong there and what it is.
-var Points = []struct {
+var Points = [...]struct {
 	Point   Point
 	Meaning string
-	Actions []Action
+	Actions Actions
 }{
 	{"runtime.create", "the wrapped runtime's create", call},
 	{"runtime.start", "the wrapped runtime's start", call},
 	{"runtime.kill", "the wrapped runtime's kill", call},
-	{"runtime.state", "the wrapped runtime's state", append([]Action{Stale}, call...)},
+	{"runtime.state", "the wrapped runtime's state", call | 1<<Stale},
 	{"runtime.delete", "the wrapped runtime's delete", call},
 	{"runtime.exec", "the wrapped runtime's exec", call},
 	{"effect.deliver", "the supervisor sends a signal", effect},
@@ -73,28 +90,22 @@ var Points = []struct {
 	{"effect.kill-cgroup", "the supervisor kills what is left in the cgroup", effect},
 	{"effect.record-exit", "the supervisor writes the exit file", effect},
 	{"effect.run-exit-command", "the supervisor runs the exit command", effect},
-	{"effect.reply", "the supervisor answers a caller", []Action{Delay, Crash, Freeze, Drop}},
-	{"write.log", "the supervisor writes to the log", []Action{Delay, Error, Crash, Freeze}},
-	{"write.journal", "the supervisor writes to its journal", []Action{Delay, Error, Crash, Freeze}},
+	{"effect.reply", "the supervisor answers a caller", 1<<Delay | 1<<Crash | 1<<Freeze | 1<<Drop},
+	{"write.log", "the supervisor writes to the log", 1<<Delay | 1<<Error | 1<<Crash | 1<<Freeze},
+	{"write.journal", "the supervisor writes to its journal", 1<<Delay | 1<<Error | 1<<Crash | 1<<Freeze},
 }
 
-var (
-	call   = []Action{Delay, Drop, Duplicate, Error, Crash, Hang, Freeze}
-	effect = []Action{Delay, Drop, Duplicate, Error, Crash, Hang, Freeze}
+const (
+	call   Actions = 1<<Delay | 1<<Drop | 1<<Duplicate | 1<<Error | 1<<Crash | 1<<Hang | 1<<Freeze
+	effect Actions = 1<<Delay | 1<<Drop | 1<<Duplicate | 1<<Error | 1<<Crash | 1<<Hang | 1<<Freeze
 )
 
 // Can reports whether there is such a point, and whether a can go wrong there.
 func (p Point) Can(a Action) (known, able bool) {
 	for _, point := range Points {
-		if point.Point != p {
-			continue
+		if point.Point == p {
+			return true, point.Actions.Has(a)
 		}
-		for _, b := range point.Actions {
-			if a == b {
-				return true, true
-			}
-		}
-		return true, false
 	}
 	return false, false
 }

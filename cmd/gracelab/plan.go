@@ -21,9 +21,9 @@ func planCommand() *cli.Command {
 		Action: func(_ context.Context, cmd *cli.Command) error {
 			if cmd.Bool("points") {
 				for _, p := range faults.Points {
-					names := make([]string, len(p.Actions))
-					for i, a := range p.Actions {
-						names[i] = a.String()
+					var names []string
+					for _, a := range p.Actions.List() {
+						names = append(names, a.String())
 					}
 					fmt.Printf("%-24s %s\n%24s %s\n", p.Point, p.Meaning, "", strings.Join(names, ", "))
 				}

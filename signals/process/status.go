@@ -61,7 +61,10 @@ type childInfo struct {
 }
 
 // Compiles only if childInfo is as large as what the kernel writes.
-var _ = [1]byte{}[unsafe.Sizeof(childInfo{})-unsafe.Sizeof(unix.Siginfo{})]
+const (
+	_ = unsafe.Sizeof(childInfo{}) - unsafe.Sizeof(unix.Siginfo{})
+	_ = unsafe.Sizeof(unix.Siginfo{}) - unsafe.Sizeof(childInfo{})
+)
 
 const (
 	cldExited = 1 // CLD_EXITED; CLD_KILLED is 2

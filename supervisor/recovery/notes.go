@@ -74,7 +74,7 @@ type delivery struct{ state, request, signal, errno uint64 }
 type caller struct{ request, pid, what, outcome, status, errno uint64 }
 
 // Compiles only if a page has room for it all.
-var _ = [1]byte{}[unsafe.Sizeof(page{})/pageSize]
+const _ = pageSize - unsafe.Sizeof(page{})
 
 // ErrNotes: the file does not hold what a supervisor writes.
 var ErrNotes = errors.New("notes of the supervisor are damaged")
