@@ -168,16 +168,52 @@ func Of(pid int) (Cgroup, error) {
 // Empty reports whether no process is left in the cgroup and below it. Nobody
 // is left in one that is gone.
 func (c Cgroup) Empty() (bool, error) {
-	if c.Dir != "" && !c.V1 {
-		// One small file says it of the cgroup and all below it. Where it says that
-		// there are some they may be about to go (cgroups(7), "populated").
-		text, err := c.read("cgroup.events")
-		if err == nil && (text == "" || strings.HasPrefix(text, "populated 0")) {
-			return true, nil
-		}
+	census := c.OpenCensus()
+	defer census.Close()
+	if census.Empty() {
+		return true, nil
 	}
 	pids, err := c.Pids()
 	return len(pids) == 0, err
+}
+
+// Census is the file of a cgroup that tells whether anybody is in it or below it
+// (cgroups(7), "populated"), kept open by who will ask when time matters. The
+// zero value stands for none: version 1 has no such file.
+type Census struct{ fd int }
+
+// OpenCensus opens it, if there is one. The cgroup may be removed all the same.
+func (c Cgroup) OpenCensus() Census {
+	if c.Dir == "" || c.V1 {
+		return Census{}
+	}
+	fd, err := open(c.Dir+"/cgroup.events", unix.O_RDONLY)
+	if err != nil {
+		return Census{}
+	}
+	return Census{fd}
+}
+
+// Empty reports that nobody is in the cgroup or below it, or that it is gone. If
+// it does not, Cgroup.Empty may know more: who is counted may just be ending.
+func (s Census) Empty() bool {
+	if s.fd == 0 {
+		return false
+	}
+	var buf [64]byte
+	n, err := unix.Pread(s.fd, buf[:], 0)
+	for err == unix.EINTR {
+		n, err = unix.Pread(s.fd, buf[:], 0)
+	}
+	return err == unix.ENODEV || err == nil && bytes.HasPrefix(buf[:n], []byte("populated 0"))
+}
+
+// Close gives the descriptor back.
+func (s *Census) Close() {
+	if s.fd != 0 {
+		unix.Close(s.fd)
+		s.fd = 0
+	}
 }
 
 // Kill kills every process of the cgroup: in one go where the kernel can

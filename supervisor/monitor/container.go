@@ -52,7 +52,8 @@ type Container struct {
 	cgroup  cgroup.Cgroup  // zero: none of its own
 	freezer cgroup.Freezer // of it, once somebody has asked
 	asked   bool
-	emptied bool // nobody is left in the cgroup, and the machine knows
+	census  cgroup.Census // of it
+	emptied bool          // nobody is left in the cgroup, and the machine knows
 	oom     oom
 	server  server
 	deposit deposit // with the keeper
@@ -467,11 +468,15 @@ func (c *Container) lookIfEmpty() {
 	c.emptied = c.cgroup.Dir == ""
 	if !c.emptied {
 		var err error
-		if c.emptied, err = c.cgroup.Empty(); err != nil {
+		if c.emptied = c.census.Empty(); !c.emptied {
+			c.emptied, err = c.cgroup.Empty()
+		}
+		if err != nil {
 			c.notes.warn("container " + c.o.ID + ": " + err.Error())
 		}
 	}
 	if c.emptied {
+		c.s.loop.Defer(c.census.Close) // not on the way to the exit file
 		c.tell(lifecycle.Event{Kind: lifecycle.CgroupEmpty})
 	}
 }

@@ -264,6 +264,7 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 	c.noteInit(id)
 	c.parent.created(c, pid)
 	c.watchOOM()
+	c.census = c.cgroup.OpenCensus()
 	c.streams.watch(c)
 	if c.o.Timeout > 0 {
 		at := loop.Now().After(lifecycle.Duration(c.o.Timeout) * lifecycle.Second)

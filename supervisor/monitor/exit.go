@@ -263,6 +263,7 @@ func (c *Container) exitCommandEnded(p child) int {
 // finish ends the supervision of the container, once its clients have everything.
 func (c *Container) finish() {
 	c.endOutput() // if the create failed
+	c.census.Close()
 	c.clients.leave(c, func() {
 		c.server.close()
 		if c.dir != nil {

@@ -548,6 +548,7 @@ func (c *Container) lookAfter() {
 		}
 	}
 	c.watchOOM()
+	c.census = c.cgroup.OpenCensus()
 	if at := c.memo.Timeout(); at != 0 {
 		c.s.loop.Arm(&c.timeout, at)
 	}
