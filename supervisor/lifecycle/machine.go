@@ -449,13 +449,15 @@ func (m *Machine) sendKill(now Instant) {
 }
 
 // lapse closes a stop that nobody demanded: its signal is history, or could
-// not be sent (errno), and SIGKILL need no longer be held.
+// not be sent (errno), and SIGKILL need no longer be held. The first who waits for
+// it has it sent, for all: the others' would find that there is nobody any more.
 func (m *Machine) lapse(errno int32) {
 	m.stop.open = false
 	m.answerAll(isStopSignal, failure(errno))
 	for i := range m.requests {
 		if m.requests[i].want == heldKill {
 			m.requests[i].want = ownSignal
+			return
 		}
 	}
 }
@@ -481,6 +483,9 @@ func (m *Machine) deliveryDone(now Instant, ev Event) {
 			}
 		}
 		m.answerOwn(ev)
+		if ev.Signal == signals.KILL && ev.Errno != ESRCH && !m.stop.open {
+			m.answerAll(isHeldKill, failure(ev.Errno)) // see lapse
+		}
 	}
 }
 
