@@ -18,6 +18,12 @@ const (
 	// before it is looked at only once a period.
 	paceAfter  = 16
 	pacePeriod = lifecycle.Millisecond
+
+	// paceMost is how much may have come in a period, so that the pipe has room for
+	// four of them, and paceAgainAfter how often more a stream must have been ready
+	// that was looked at once a period, and had more.
+	paceMost       = bigPipe / 4
+	paceAgainAfter = 10 * paceAfter
 )
 
 // Due is when Tick wants to be called; lifecycle.Never if it does not. It is for
@@ -205,7 +211,7 @@ func (s *Stream) pace() {
 	now := loop.Now()
 	if busy := now < s.last.After(2*pacePeriod); !busy || s.terminal {
 		s.streak = 0
-	} else if s.streak++; s.streak >= paceAfter && s.grow() && s.took <= bigPipe/8 {
+	} else if s.streak++; s.streak >= paceAfter && s.grow() && s.took < paceMost {
 		s.unwatch()
 		s.l.options.Loop.Arm(&s.timer, now.After(pacePeriod))
 	}
@@ -222,15 +228,16 @@ func (s *Stream) look() {
 		return
 	}
 	switch s.Readable() {
-	case Again:
-		if s.took > 0 && s.took <= bigPipe/8 {
+	case Again, More:
+		if s.took > 0 && s.took < paceMost {
 			s.last = loop.Now()
 			s.l.options.Loop.Arm(&s.timer, s.last.After(pacePeriod))
 			return
 		}
 		s.streak = 0
-		s.rewatch()
-	case More:
+		if s.took > 0 {
+			s.streak = -paceAgainAfter // it is too fast for that
+		}
 		s.rewatch()
 	case Held:
 		s.held = true
