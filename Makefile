@@ -7,7 +7,7 @@ PROGRAMS := gracerun gracemon gracelab gracerun-native
 
 GO         ?= go
 GO_LDFLAGS  = -s -w -X gracerun.io/internal/version.Version=$(VERSION)
-GO_BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
+GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
 # Small spans without mark bits of their own: fewer pages that are touched by a
 # process that is there once per container, or for a millisecond. Go 1.27 is to
 # drop the choice.
@@ -18,7 +18,10 @@ STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
 build: $(PROGRAMS:%=bin/%)
 
-bin/gracemon bin/gracerun: GO_BUILD := $(FEWER_PAGES) $(GO_BUILD)
+# Where the program begins: an idle supervisor stops there, before the Go runtime.
+# Without it gracemon works, and stays awake (supervisor/slumber).
+bin/gracemon: GO_LDFLAGS += -E=gracerun.io/supervisor/slumber.entry
+bin/gracemon bin/gracerun: GO_EXPERIMENT = $(FEWER_PAGES)
 
 bin/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*

@@ -35,8 +35,8 @@ var reasons = []reason{
 	{"memory", `the Go runtime has a span of 8 KiB for each size that was ever allocated, two of whose pages are touched as soon as it holds
   one pointer, and stacks for three threads of its own. A Go program that only waits in epoll has 410 KiB of its own. GODEBUG=sbrk=1
   would bring gracemon to 380, but one start in 140 dies of it (the random first address of the heap can leave no room for the first stack),
-  and it aligns too little for the locks of the runtime. Asleep (GRACEMON_SLEEP,
-  docs/gracemon.md) a supervisor has 12 KiB; one process for many containers was measured, and is not what Podman and CRI-O can live with.`},
+  and it aligns too little for the locks of the runtime. Asleep
+  (docs/gracemon.md) a supervisor has 14 KiB; one process for many containers was measured, and is not what Podman and CRI-O can live with.`},
 	{"exit", `both take what is left in the streams and sync the log before they write the exit file. gracemon also looks whether
   anybody is left in the cgroup, which is one small file, and writes two lines of its journal; all that it closes it closes afterwards.
   That is twenty microseconds, and less than two runs of this table differ by.`},

@@ -24,7 +24,7 @@ type programs struct {
 	crun, runc, conmon             *Program // of this Debian
 	newCrun, newConmon             *Program // of the next one
 	overCrun, overRunc, overNative *Program // gracerun, and what it wraps
-	asleep                         *Program // gracemon that sleeps when it is idle
+	asleep                         *Program // gracemon that has been idle; the other one stays awake
 	workload                       string
 }
 
@@ -64,6 +64,7 @@ func find(bin, newer string) (*programs, error) {
 		return nil, fmt.Errorf("the workload of the benchmarks: %w; make bench builds it", err)
 	}
 	p.gracerun, p.gracemon, p.native = built(bin, "gracerun"), built(bin, "gracemon"), built(bin, "gracerun-native")
+	p.gracemon.env = []string{"GRACEMON_SLEEP=off"}
 	sleeper := *p.gracemon
 	sleeper.Name, sleeper.env = sleeper.Name+" asleep", []string{"GRACEMON_SLEEP=100ms"}
 	p.asleep = &sleeper

@@ -72,7 +72,7 @@ func (p *programs) targets() (all []target) {
 			target{"log cost", logSection, d + ", to tmpfs", CPUPerGiB, p.gracemon.Name, p.conmon.Name, limit{times: 0.2}})
 	}
 	return append(all,
-		target{"memory", memorySection, "one of 30", PSS, p.gracemon.Name, p.conmon.Name, limit{times: 1.5}},
+		target{"memory", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 1.5}},
 		target{"memory of one more", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 0.3}},
 		target{"exit", monitorSection, exitWork, Latency, p.gracemon.Name, p.conmon.Name, limit{times: 1}})
 }

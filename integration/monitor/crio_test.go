@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/internal/testbed"
 )
 
 // Containers and commands made exactly as CRI-O's internal/oci/runtime_oci.go
@@ -48,50 +50,13 @@ const maxExecSync = 16 * 1024 * 1024
 
 // createArgs are those of CreateContainer.
 func (k *crio) createArgs(c *container) []string {
-	args := []string{
-		"-b", c.bundle,
-		"-c", c.id,
-		"--exit-dir", c.exits,
-		"-l", c.log,
-		"--log-level", "info",
-		"-n", "k8s_" + c.id,
-		"-P", c.bundle + "/conmon-pidfile",
-		"-p", c.bundle + "/pidfile",
-		"--persist-dir", c.dir + "/persist",
-		"-r", c.runtimePath(),
-		"--runtime-arg", "--root=" + c.root,
-		"--socket-dir-path", c.dir + "/sockets",
-		"--syslog",
-		"-u", c.id,
+	args := testbed.CRIOArgs{
+		ID: c.id, Name: "k8s_" + c.id, Bundle: c.bundle, Log: c.log, Exits: c.exits, Persist: c.dir + "/persist",
+		Sockets: c.dir + "/sockets", Runtime: c.runtimePath(), Root: c.root,
+		Systemd: k.systemd, LogSizeMax: k.logSizeMax, NoSyncLog: k.noSyncLog, Journald: k.journald, NoPivot: k.noPivot,
+		Terminal: k.terminal, Stdin: k.stdin, StdinOnce: k.stdinOnce, Checkpoint: k.checkpoint,
 	}
-	if k.systemd {
-		args = append(args, "-s")
-	}
-	if k.logSizeMax >= 0 {
-		args = append(args, "--log-size-max", strconv.FormatInt(k.logSizeMax, 10))
-	}
-	if k.noSyncLog {
-		args = append(args, "--no-sync-log")
-	}
-	if k.journald {
-		args = append(args, "--log-path", "journald:")
-	}
-	if k.noPivot {
-		args = append(args, "--no-pivot")
-	}
-	if k.terminal {
-		args = append(args, "-t")
-	} else if k.stdin {
-		if !k.stdinOnce {
-			args = append(args, "--leave-stdin-open")
-		}
-		args = append(args, "-i")
-	}
-	if k.checkpoint != "" {
-		args = append(args, "--restore", k.checkpoint,
-			"--runtime-opt", "--lsm-profile=selinux:u:r:t:s0", "--runtime-opt", "--lsm-mount-context=u:r:m:s0")
-	}
-	return args
+	return args.Create()
 }
 
 // execArgs are those of ExecSyncContainer, with a conmon that knows --sync and

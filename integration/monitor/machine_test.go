@@ -426,7 +426,7 @@ func TestRequestsTakeNoMemory(t *testing.T) {
 	ours, _ := stacks("runc")
 	ours.need(t)
 	c := ours.container(t, `trap : USR1; trap 'exit 5' TERM; echo up; while :; do sleep 1000 & wait; done`)
-	c.env = []string{"GRACEMON_SLEEP="} // one who sleeps has nothing to compare with
+	c.env = []string{"GRACEMON_SLEEP=off"} // one who sleeps has nothing to compare with
 	c.up()
 	dir := c.state()
 	ask := func(n int) {

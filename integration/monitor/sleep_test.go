@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/slumber"
 )
 
 // A supervisor that sleeps. Whatever else is tested here holds for it too:
@@ -26,8 +27,8 @@ const soon = "GRACEMON_SLEEP=20ms"
 const quiet = `trap 'echo TERM; exit 5' TERM; echo up; while [ ! -e /data/more ]; do sleep 0.05; done; echo more; while :; do sleep 0.05; done`
 
 func (c *container) isAsleep() bool {
-	program, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.monitor))
-	return err == nil && strings.HasPrefix(program, "/memfd:")
+	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.monitor))
+	return err == nil && strings.HasPrefix(string(env), slumber.Variable+"=")
 }
 
 func (c *container) asleep() {
@@ -183,4 +184,86 @@ func (c *container) pss() (kib int) {
 		}
 	}
 	return kib
+}
+
+// Waking takes processes that the container may have used up. Where it could, the
+// supervisor stays awake; where it has, by a limit that came later, the supervisor
+// dies as it wakes and has a successor.
+func TestSleepTakesProcesses(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	base := "/sys/fs/cgroup/pids"
+	if !exists(base) {
+		base = "/sys/fs/cgroup"
+	}
+	parent := fmt.Sprintf("/%s/processes-%d", cgroupParent, os.Getpid())
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Skip("no cgroup of processes: ", err)
+		}
+	}
+	must(os.MkdirAll(base+parent+"/monitor", 0o755))
+	t.Cleanup(func() { // after the container's
+		_ = os.Remove(base + parent + "/monitor")
+		_ = os.Remove(base + parent)
+	})
+	if base == "/sys/fs/cgroup" {
+		for _, dir := range []string{"", "/" + cgroupParent, parent} {
+			must(os.WriteFile(base+dir+"/cgroup.subtree_control", []byte("+pids"), 0))
+		}
+	}
+	limit := func(n string) { must(os.WriteFile(base+parent+"/pids.max", []byte(n), 0)) }
+	limit("1000")
+	c := ours.container(t, "echo up; read x < /data/one; echo more; read x < /data/two; exit 5") // needs no other process
+	for _, name := range []string{"/one", "/two"} {
+		c.must(unix.Mkfifo(c.dir+name, 0o666))
+	}
+	c.spec.Linux.CgroupsPath = parent + "/container"
+	c.env = []string{soon}
+	c.up()
+	must(os.WriteFile(base+parent+"/monitor/cgroup.procs", []byte(strconv.Itoa(c.monitor)), 0))
+	if c.isAsleep() { // it fell asleep before it was there
+		c.wake()
+	}
+	time.Sleep(300 * time.Millisecond) // time to fall asleep in, if it did
+	if c.isAsleep() {
+		t.Error("it sleeps where its container may use up all processes")
+	}
+	limit("max")
+	c.asleep()
+	limit("1")
+	dead := c.monitor
+	c.wake()
+	c.until("there is a successor", func() bool {
+		text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
+		c.monitor, _ = strconv.Atoi(string(text))
+		return c.monitor != dead && c.monitor != 0
+	})
+	c.must(os.WriteFile(c.dir+"/one", []byte("\n"), 0))
+	c.says("stdout F more")
+	c.must(os.WriteFile(c.dir+"/two", []byte("\n"), 0))
+	c.expect("exit file", c.exitFile(), "5")
+	c.gone()
+}
+
+// wake has it wake up for nothing.
+func (c *container) wake() {
+	c.t.Helper()
+	if conn, err := control.Dial(c.state().FD()); err == nil {
+		conn.Close()
+	}
+}
+
+// Without a keeper nobody would see that one does not wake up.
+func TestSleepNeedsAKeeper(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, quiet)
+		c.env = []string{soon, "GRACEMON_KEEPER=off"}
+		c.up()
+		time.Sleep(200 * time.Millisecond) // time to fall asleep in, if it did
+		if c.isAsleep() {
+			t.Error("it sleeps")
+		}
+	})
 }

@@ -130,6 +130,9 @@ lock_type = "file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 `
+		if sleep, set := os.LookupEnv("GRACEMON_SLEEP"); set {
+			conf += fmt.Sprintf("conmon_env_vars = [%q, %q]\n", "PATH="+os.Getenv("PATH"), "GRACEMON_SLEEP="+sleep)
+		}
 		if s.err = os.MkdirAll(s.dir, 0o755); s.err != nil {
 			return
 		}

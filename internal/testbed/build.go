@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"gracerun.io/supervisor/slumber"
 )
 
 // Build builds programs of this tree into dir, with the flags of the Makefile:
@@ -31,7 +33,10 @@ func build(top, dir, name string) (why string) {
 		return name + " is not in this tree"
 	}
 	env, flags := "CGO_ENABLED=0", []string{"build", "-trimpath"}
-	if name == "gracerun-native" { // libcontainer enters namespaces in C
+	switch name {
+	case "gracemon":
+		flags = append(flags, "-ldflags", slumber.LinkerFlag)
+	case "gracerun-native": // libcontainer enters namespaces in C
 		tags := "runc_nocriu netgo osusergo"
 		if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {
 			tags += " seccomp"

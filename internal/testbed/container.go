@@ -155,12 +155,11 @@ func (c *Container) Create(ctx context.Context) error {
 	}
 	defer start.Close()
 	defer startChild.Close()
-	program, args := c.stack.Monitor, []string{
-		"-b", c.bundle, "-c", c.ID, "--exit-dir", filepath.Dir(c.Exit), "-l", c.Log, "--log-level", "info",
-		"-n", c.ID, "-P", filepath.Join(c.bundle, "conmon-pidfile"), "-p", filepath.Join(c.bundle, "pidfile"),
-		"--persist-dir", c.dir + "/persist", "-r", c.runtime, "--runtime-arg", "--root=" + c.root,
-		"--socket-dir-path", c.dir + "/attach", "-u", c.ID,
+	told := CRIOArgs{
+		ID: c.ID, Name: "k8s_" + c.ID, Bundle: c.bundle, Log: c.Log, Exits: filepath.Dir(c.Exit), Persist: c.dir + "/persist",
+		Sockets: c.dir + "/attach", Runtime: c.runtime, Root: c.root, LogSizeMax: -1,
 	}
+	program, args := c.stack.Monitor, told.Create()
 	if c.SlowMonitor > 0 {
 		strace := []string{"-f", "-D", "-o", "/dev/null", "-e", "trace=setsid",
 			fmt.Sprintf("--inject=setsid:delay_exit=%d", c.SlowMonitor.Microseconds()), program}

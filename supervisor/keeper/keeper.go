@@ -63,10 +63,11 @@ const (
 	linger = 5 * lifecycle.Second
 
 	// A successor that cannot be started is tried again, with a pause that
-	// doubles. A container that nobody can go on with is not kept for ever.
+	// doubles. A container that nobody can go on with is not kept for ever; but that
+	// no process can be started at all is not its fault.
 	firstPause = 100 * lifecycle.Millisecond
 	lastPause  = 10 * lifecycle.Second
-	maxTries   = 20
+	maxEnded   = 20
 )
 
 type server struct {
@@ -96,6 +97,7 @@ type hold struct {
 
 	child child // its successor's first stage
 	tries int
+	ended int // of those, how many began and did not take its place
 	pause lifecycle.Duration
 	timer loop.Timer
 }
@@ -358,12 +360,13 @@ func (h *hold) recovered() {
 	case err == nil && status.Signal == 0 && status.Code == 0:
 		h.letGo()
 	default:
+		h.ended++
 		h.again()
 	}
 }
 
 func (h *hold) again() {
-	if h.tries >= maxTries {
+	if h.ended >= maxEnded {
 		h.s.say("nobody can go on with " + h.dir + ": it is given up")
 		h.letGo()
 		return

@@ -417,6 +417,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 		return nil, errors.New("read its notes: " + err.Error())
 	}
 	c.memo.NextGeneration()
+	c.awake(same)
 	s.containers = append(s.containers, c)
 	if c.record, err = dir.ReadRecord(); err != nil {
 		n.warn("container " + o.ID + ": " + err.Error())

@@ -1,57 +1,88 @@
 package monitor
 
 import (
+	"strconv"
+	"strings"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/runtime/cgroup"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
-	"gracerun.io/supervisor/ownsignal"
 	"gracerun.io/supervisor/recovery"
 	"gracerun.io/supervisor/slumber"
 )
 
-// An idle supervisor can sleep: its process executes a program of 12 KiB that
-// does nothing but wait for the same descriptors and signals, and that executes
-// gracemon again when one of them has something to tell. To wake up is what it is
-// to go on after an upgrade. Nothing outside can tell one from the other, but by
-// /proc/PID/exe: number, parent, children, cgroup and sockets stay.
+// An idle supervisor sleeps: its process begins anew and stops before the Go
+// runtime, in 12 KiB that do nothing but wait for the same descriptors and signals;
+// when one of them has something to tell it executes gracemon again. To wake up is
+// what it is to go on after an upgrade. Nothing outside can tell one from the
+// other: number, program, parent, children, cgroup and sockets stay.
 
 // sleepVariable of the environment says how long a supervisor must have been idle
-// before it sleeps, as "10s". Unset: it never does.
+// before it sleeps, as "10s"; "off" and "0" that it never does.
 const sleepVariable = "GRACEMON_SLEEP"
+
+const (
+	usualPatience = 10 * lifecycle.Second
+
+	// Who was woken before it had slept as long as it had waited waits twice as long
+	// the next time: a container that writes a line every eleven seconds is not to
+	// cost a start of gracemon for each.
+	mostPatience = 64 // times the usual
+
+	// One that dies in its sleep has a successor, which dies likewise if something
+	// here cannot live with this way to sleep. That many are enough.
+	mostSleepsLost = 3
+)
 
 // Names of descriptors that one who sleeps has.
 const (
-	selfName    = "self"    // the program to be executed again
 	signalsName = "signals" // a signalfd of ownSignals
 	epollName   = "epoll"
 )
 
 // rest looks from time to time whether anything has happened.
 type rest struct {
-	timer loop.Timer
-	every lifecycle.Duration
-	turns uint64
+	timer   loop.Timer
+	usual   lifecycle.Duration
+	every   lifecycle.Duration
+	turns   uint64
+	refused bool // and that was said
 }
 
 // restWhenIdle begins to look.
 func (c *Container) restWhenIdle() {
-	text, _ := unix.Getenv(sleepVariable)
-	if text == "" || c.memo == nil {
-		return
-	}
 	r := &c.s.rest
-	every, err := time.ParseDuration(text)
-	if err != nil || every <= 0 {
-		c.notes.warn("container " + c.o.ID + ": " + sleepVariable + "=" + text + " is not a time such as 10s: its supervisor does not sleep")
+	r.usual, _ = restPatience()
+	if r.usual == 0 || c.memo == nil {
 		return
 	}
-	r.every = lifecycle.Duration(every)
+	if n := c.memo.SleepsLost(); n >= mostSleepsLost {
+		c.notes.warn("container " + c.o.ID + ": " + strconv.FormatUint(n, 10) + " of its supervisors have died in their sleep: this one stays awake")
+		return
+	}
+	r.every = max(c.memo.Patience(), r.usual)
 	r.timer.Fire = c.sleepIfIdle
 	c.lookAgain()
+}
+
+// restPatience is how long a supervisor is to be idle as a rule, 0 for ever; and what
+// is wrong with how that was said.
+func restPatience() (d lifecycle.Duration, wrong string) {
+	text, _ := unix.Getenv(sleepVariable)
+	switch text {
+	case "":
+		return usualPatience, ""
+	case "off", "0":
+		return 0, ""
+	}
+	every, err := time.ParseDuration(text)
+	if err != nil || every < 0 {
+		return usualPatience, sleepVariable + "=" + text + " is not a time such as 10s, nor off: taken for " + usualPatience.String()
+	}
+	return lifecycle.Duration(every), ""
 }
 
 func (c *Container) lookAgain() {
@@ -67,19 +98,30 @@ func (c *Container) sleepIfIdle() {
 		return
 	}
 	if c.s.loop.Turns() == r.turns+1 && c.canSleep() {
-		if err := c.sleep(); err != nil {
-			c.notes.warn("container " + c.o.ID + ": its supervisor cannot sleep: " + err.Error())
+		err := c.sleep()
+		c.memo.SetAsleep(0)
+		if !r.refused {
+			r.refused = true
+			say := c.notes.info
+			if text, _ := unix.Getenv(sleepVariable); text != "" {
+				say = c.notes.warn // it was asked for
+			}
+			say("container " + c.o.ID + ": its supervisor cannot sleep: " + err.Error())
+		}
+		if err == slumber.ErrEntry {
 			return
 		}
+		r.every = min(2*r.every, mostPatience*r.usual)
 	}
 	c.lookAgain()
 }
 
 // canSleep reports whether everything that this process knows is written down,
-// and everything that it waits for can be waited for by another program.
+// everything that it waits for can be waited for by another program, and somebody
+// sees it if it does not wake up again.
 func (c *Container) canSleep() bool {
 	switch {
-	case c.init.pid == 0 || c.faults != nil || len(c.events) > 0:
+	case c.init.pid == 0 || c.faults != nil || len(c.events) > 0 || c.deposit.conn <= 0:
 		return false
 	case c.machine.State() != lifecycle.Created && c.machine.State() != lifecycle.Running:
 		return false
@@ -94,15 +136,13 @@ func (c *Container) canSleep() bool {
 
 // sleep does not return if it works.
 func (c *Container) sleep() error {
+	if c.sharesProcesses() {
+		return note("the container could use up all processes that its cgroup, or its user, may have: waking takes some")
+	}
 	origin, err := recovery.ReadOrigin(c.dir)
 	if err != nil {
 		return err
 	}
-	self, err := open(selfPath, unix.O_PATH, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(self)
 	mask := ownSignals()
 	signals, err := unix.Signalfd(-1, &mask, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
 	if err != nil {
@@ -115,27 +155,93 @@ func (c *Container) sleep() error {
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, signals, &event); err != nil {
 		return err
 	}
-	env, passed := c.passOn(nil, held{selfName, self}, held{signalsName, signals}, held{epollName, epoll})
+	env, passed := c.passOn(nil, held{signalsName, signals}, held{epollName, epoll})
 	env = append(successorEnvironment(origin, c.dir.Path()), env...)
-	bed := slumber.Bed{Epoll: epoll, Self: self, Signals: signals, Caught: c.s.signals.FD(), Name: ownName()}
-	for _, sig := range caughtSignals {
-		bed.Units[sig] = ownsignal.Unit(sig)
-	}
+	bed := slumber.Bed{Epoll: epoll, Signals: signals, Caught: c.s.signals.FD()}
+	c.memo.SetAsleep(loop.Now())
 	return handOn(passed, func() error { return bed.Sleep(origin.Args, env) })
-}
-
-// ownName is what this process is called (PR_GET_NAME(2const)).
-func ownName() string {
-	var name [16]byte
-	_ = unix.Prctl(unix.PR_GET_NAME, uintptr(unsafe.Pointer(&name)), 0, 0, 0)
-	return unix.ByteSliceToString(name[:])
 }
 
 // wake closes what was there for the sleep only.
 func (h *heritage) wake() {
-	for _, name := range [...]string{selfName, signalsName, epollName} {
+	for _, name := range [...]string{signalsName, epollName} {
 		if fd := h.take(name); fd >= 0 {
 			unix.Close(fd)
 		}
 	}
+}
+
+// awake takes note of how the sleep was, after a wake or the death of who slept.
+func (c *Container) awake(same bool) {
+	since := c.memo.Asleep()
+	if since == 0 {
+		return
+	}
+	c.memo.SetAsleep(0)
+	usual, _ := restPatience()
+	waited := max(c.memo.Patience(), usual)
+	switch {
+	case !same:
+		c.memo.LoseSleep()
+	case loop.Now() >= since.After(waited):
+		c.memo.SetPatience(0)
+	default:
+		c.memo.SetPatience(min(2*waited, mostPatience*usual))
+	}
+}
+
+// --- processes
+
+// sharesProcesses reports whether the container can have so many processes that
+// there is none left for its supervisor, by whose cgroup or user. A supervisor that
+// is awake has all its threads; one that wakes up needs some, and dies without.
+func (c *Container) sharesProcesses() bool {
+	own, err := readFile("/proc/self/cgroup")
+	if err != nil {
+		return false
+	}
+	its, err := readFile("/proc/" + strconv.Itoa(c.init.pid) + "/cgroup")
+	if err != nil {
+		return false
+	}
+	controller, mount := "pids", cgroup.Mount+"/pids"
+	if cgroup.Unified() {
+		controller, mount = "", cgroup.Mount
+	}
+	ownPath, ok := hierarchy(string(own), controller)
+	itsPath, known := hierarchy(string(its), controller)
+	if !ok || !known {
+		return userLimited()
+	}
+	limit := func(path string) bool {
+		text, err := readFile(mount + path + "/pids.max")
+		return err == nil && strings.TrimSpace(string(text)) != "max"
+	}
+	return sharedLimit(ownPath, itsPath, limit, userLimited)
+}
+
+// sharedLimit looks for the first limit that the container meets, from its cgroup
+// upwards: one that is not its supervisor's too, or one that is.
+func sharedLimit(own, its string, limited func(path string) bool, byUser func() bool) bool {
+	for path := its; ; path = path[:strings.LastIndexByte(path, '/')] {
+		path = strings.TrimSuffix(path, "/")
+		shared := path == "" || own == path || strings.HasPrefix(own, path+"/")
+		switch {
+		case limited(path):
+			return shared
+		case path == "":
+			return byUser()
+		}
+	}
+}
+
+// userLimited reports whether the processes of this user are counted and limited
+// (RLIMIT_NPROC in getrlimit(2)): those of root in the first user namespace are not.
+func userLimited() bool {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NPROC, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
+		return false
+	}
+	users, err := readFile("/proc/self/uid_map")
+	return err != nil || unix.Geteuid() != 0 || !strings.Contains(string(users), "4294967295")
 }

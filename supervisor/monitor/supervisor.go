@@ -54,6 +54,9 @@ func supervise(args []string) int {
 		return n.failErr("Failed to start", err)
 	}
 	s.args = args
+	if _, wrong := restPatience(); wrong != "" {
+		n.warn("container " + o.ID + ": " + wrong)
+	}
 	c, code := newContainer(s, o, n)
 	if c == nil {
 		return code

@@ -61,6 +61,10 @@ type page struct {
 	cgroupV1  uint64
 	cgroupLen uint64
 	cgroup    [1024]byte
+
+	asleep     uint64 // since that instant; 0: it is awake
+	patience   uint64 // how long it is to be idle before it sleeps; 0: the usual time
+	sleepsLost uint64 // how many have died in their sleep
 }
 
 // How many of each are remembered.
@@ -197,6 +201,37 @@ func (n *Notes) NextGeneration() {
 
 // Generation is how many supervisors the container has lost, or upgrades it has seen.
 func (n *Notes) Generation() uint64 { return n.get(func(p *page) *uint64 { return &p.generation }) }
+
+// --- its sleep
+
+// SetAsleep notes since when the supervisor sleeps, 0 that it is awake.
+func (n *Notes) SetAsleep(since lifecycle.Instant) {
+	n.set(func(p *page) *uint64 { return &p.asleep }, uint64(since))
+}
+
+// Asleep is since when it has slept, 0 if it did not.
+func (n *Notes) Asleep() lifecycle.Instant {
+	return lifecycle.Instant(n.get(func(p *page) *uint64 { return &p.asleep }))
+}
+
+// SetPatience notes how long the supervisor is to be idle before it sleeps; 0: as
+// long as usual.
+func (n *Notes) SetPatience(d lifecycle.Duration) {
+	n.set(func(p *page) *uint64 { return &p.patience }, uint64(d))
+}
+
+// Patience is how long it is to be idle, 0 for as long as usual.
+func (n *Notes) Patience() lifecycle.Duration {
+	return lifecycle.Duration(n.get(func(p *page) *uint64 { return &p.patience }))
+}
+
+// LoseSleep counts one that has died in its sleep, or as it woke.
+func (n *Notes) LoseSleep() {
+	n.set(func(p *page) *uint64 { return &p.sleepsLost }, n.SleepsLost()+1)
+}
+
+// SleepsLost is how many have.
+func (n *Notes) SleepsLost() uint64 { return n.get(func(p *page) *uint64 { return &p.sleepsLost }) }
 
 // --- the container
 

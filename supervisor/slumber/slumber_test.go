@@ -4,79 +4,83 @@ package slumber
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals"
 )
 
-// What the test's own program does when it is executed as a helper.
-const stageVariable = "SLUMBER_TEST"
+var dir string
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(stageVariable) {
-	case "sleep":
-		runtime.LockOSThread()
-		fmt.Println("sleeps:", fallAsleep())
-		os.Exit(1)
-	case "awake":
-		var caught uint64
-		if poll := []unix.PollFd{{Fd: 4, Events: unix.POLLIN}}; must(unix.Poll(poll, 0)) == 1 {
-			must(unix.Read(4, (*[8]byte)(unsafe.Pointer(&caught))[:]))
-		}
-		fmt.Println("awake", os.Getpid(), strings.Join(os.Args[1:], "|"), os.Getenv("GREETING"), caught)
-		os.Exit(7)
-	}
-	os.Exit(m.Run())
-}
-
-func must(n int, err error) int {
-	if err != nil {
+	var err error
+	if dir, err = os.MkdirTemp("", "slumber-test-"); err != nil {
 		panic(err)
 	}
-	return n
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
-// fallAsleep sleeps until there is something to read from descriptor 3.
-func fallAsleep() error {
-	epoll, err := unix.EpollCreate1(0)
-	if err != nil {
-		return err
+// helper builds the program that falls asleep.
+func helper(t *testing.T, name string, flags ...string) (path string) {
+	t.Helper()
+	path = filepath.Join(dir, name)
+	if _, err := os.Stat(path); err == nil {
+		return path
 	}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, 3, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-		return err
+	cmd := exec.Command("go", append(append([]string{"build"}, flags...), "-o", path, "./helper")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
 	}
-	self, err := unix.Open("/proc/self/exe", unix.O_PATH, 0)
-	if err != nil {
-		return err
+	return path
+}
+
+// A program that begins elsewhere stays awake, and says why.
+func TestNeedsItsEntry(t *testing.T) {
+	said, _ := exec.Command(helper(t, "plain")).Output()
+	if want := "sleeps: " + ErrEntry.Error() + "\n"; string(said) != want {
+		t.Errorf("it says %q, not %q", said, want)
 	}
-	mask := unix.Sigset_t{}
-	mask.Val[0] = 1<<(unix.SIGTERM-1) | 1<<(unix.SIGUSR1-1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, nil); err != nil {
-		return err
+}
+
+// Whatever is in front of the environment, or nothing, a program begins as ever.
+func TestEntryIsNotNoticed(t *testing.T) {
+	program := helper(t, "helper", "-ldflags", LinkerFlag)
+	for _, env := range [][]string{
+		{}, {"STAGE=awake"}, {"", "STAGE=awake"}, {"_=x", "STAGE=awake"}, {"_GRACEMO", "STAGE=awake"}, {"_GRACEMON_DIR=/x", "STAGE=awake"},
+		{"STAGE=awake", Variable + "=1/2/3"},
+	} {
+		cmd := exec.Command(program, "awake")
+		cmd.Env = env
+		said, _ := cmd.Output()
+		if cmd.ProcessState.ExitCode() != 7 || !strings.HasPrefix(string(said), fmt.Sprintf("awake %d awake ", cmd.Process.Pid)) {
+			t.Errorf("with the environment %q it says %q and ends with %v", env, said, cmd.ProcessState)
+		}
 	}
-	signals, err := unix.Signalfd(-1, &mask, unix.SFD_NONBLOCK)
-	if err != nil {
-		return err
+}
+
+func TestUnits(t *testing.T) {
+	for i, sig := range []signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.CHLD} {
+		if got, want := Unit(sig), uint64(1)<<(16*i); got != want {
+			t.Errorf("%v adds %x, not %x", sig, got, want)
+		}
 	}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, signals, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-		return err
-	}
-	bed := Bed{Epoll: epoll, Self: self, Signals: signals, Caught: 4, Name: "a-name-of-its-own"}
-	bed.Units[unix.SIGTERM], bed.Units[unix.SIGUSR1] = 1000, 1
-	return bed.Sleep([]string{"helper", "an argument", "another"}, []string{stageVariable + "=awake", "GREETING=hello"})
 }
 
 // startAsleep starts a helper and waits until it sleeps.
-func startAsleep(t *testing.T) (helper *exec.Cmd, wake *os.File, said *bytes.Buffer) {
+func startAsleep(t *testing.T) (asleep *exec.Cmd, wake *os.File, said *bytes.Buffer) {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -84,33 +88,32 @@ func startAsleep(t *testing.T) (helper *exec.Cmd, wake *os.File, said *bytes.Buf
 	}
 	defer reader.Close()
 	said = &bytes.Buffer{}
-	helper = exec.Command("/proc/self/exe")
-	helper.Env = append(os.Environ(), stageVariable+"=sleep")
+	asleep = exec.Command(helper(t, "helper", "-ldflags", LinkerFlag))
 	caught, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
 	eventfd := os.NewFile(uintptr(caught), "eventfd")
 	defer eventfd.Close()
-	helper.ExtraFiles = []*os.File{reader, eventfd}
-	helper.Stdout, helper.Stderr = said, said
-	if err := helper.Start(); err != nil {
+	asleep.ExtraFiles = []*os.File{reader, eventfd}
+	asleep.Stdout, asleep.Stderr = said, said
+	if err := asleep.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		writer.Close()
-		if helper.ProcessState == nil {
-			_ = helper.Process.Kill()
-			_ = helper.Wait()
+		if asleep.ProcessState == nil {
+			_ = asleep.Process.Kill()
+			_ = asleep.Wait()
 		}
 	})
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if name := proc(helper, "comm"); name == "a-name-of-its-o\n" {
-			return helper, writer, said
+		if name := proc(asleep, "comm"); name == "a-name-of-its-o\n" {
+			return asleep, writer, said
 		}
-		if state := proc(helper, "stat"); strings.Contains(state, ") Z ") || time.Now().After(deadline) {
-			_ = helper.Process.Kill()
-			err := helper.Wait()
+		if state := proc(asleep, "stat"); strings.Contains(state, ") Z ") || time.Now().After(deadline) {
+			_ = asleep.Process.Kill()
+			err := asleep.Wait()
 			t.Fatalf("it does not sleep: %v: %s", err, said)
 		}
 	}
@@ -123,14 +126,14 @@ func proc(helper *exec.Cmd, file string) string {
 
 func TestWakesAsTheSameProcess(t *testing.T) {
 	helper, wake, said := startAsleep(t)
-	if got, want := proc(helper, "cmdline"), "helper\x00an argument\x00another\x00"; got != want {
+	if got, want := proc(helper, "cmdline"), "/some/where/a-name-of-its-own\x00an argument\x00another\x00"; got != want {
 		t.Errorf("its command line is %q, not %q", got, want)
 	}
 	if _, err := wake.Write([]byte{0}); err != nil {
 		t.Fatal(err)
 	}
 	_ = helper.Wait()
-	want := fmt.Sprintf("awake %d an argument|another hello 0\n", helper.Process.Pid)
+	want := fmt.Sprintf("awake %d an argument|another STAGE=awake|GREETING=hello 0\n", helper.Process.Pid)
 	if said.String() != want || helper.ProcessState.ExitCode() != 7 {
 		t.Errorf("it says %q and ends with %d, not %q and 7", said, helper.ProcessState.ExitCode(), want)
 	}
@@ -153,15 +156,16 @@ func TestPipeDoesNothing(t *testing.T) {
 // Pending signals would end a new program, or be lost on it.
 func TestSignalsAreTurnedIntoNumbers(t *testing.T) {
 	helper, _, said := startAsleep(t)
-	_ = helper.Process.Signal(syscall.SIGSTOP) // so that both are there when it wakes
+	_ = helper.Process.Signal(syscall.SIGSTOP) // so that all are there when it wakes
 	for !strings.Contains(proc(helper, "stat"), ") T ") {
 		time.Sleep(time.Millisecond)
 	}
-	_ = helper.Process.Signal(syscall.SIGTERM)
-	_ = helper.Process.Signal(syscall.SIGUSR1)
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGCHLD} {
+		_ = helper.Process.Signal(sig)
+	}
 	_ = helper.Process.Signal(syscall.SIGCONT)
 	_ = helper.Wait()
-	if !strings.HasSuffix(said.String(), " hello 1001\n") || helper.ProcessState.ExitCode() != 7 {
+	if !strings.HasSuffix(said.String(), "|GREETING=hello 1000100010001\n") || helper.ProcessState.ExitCode() != 7 {
 		t.Errorf("it says %q and ends with %v", said, helper.ProcessState)
 	}
 }
@@ -185,17 +189,31 @@ func TestSleepsOnWhenStoppedAndContinued(t *testing.T) {
 	}
 }
 
-// What it is for. The rest of a process is the kernel's: task, stack, tables.
-func TestTakesFourPages(t *testing.T) {
+// What it is for. The rest of a process is the kernel's: task, stack, tables. What
+// it has of the program are pages of a file, which all have together.
+func TestTakesThreePages(t *testing.T) {
 	helper, _, _ := startAsleep(t)
 	for line := range strings.Lines(proc(helper, "smaps_rollup")) {
-		if digits, ok := strings.CutPrefix(line, "Pss:"); ok {
+		if digits, ok := strings.CutPrefix(line, "Anonymous:"); ok {
 			kib, err := strconv.Atoi(strings.Fields(digits)[0])
-			if most := 4 * os.Getpagesize() / 1024; err != nil || kib == 0 || kib > most {
+			if most := 3 * os.Getpagesize() / 1024; err != nil || kib == 0 || kib > most {
 				t.Errorf("it takes %d KiB, not at most %d (%v)", kib, most, err)
 			}
 			return
 		}
 	}
 	t.Error("nobody knows how much it takes")
+}
+
+// The words that the assembly compares with, and the path that it executes.
+func TestWords(t *testing.T) {
+	for text, words := range map[string][2]uint64{Variable: {variable1, variable2}, "/proc/self/exe\x00\x00": {path1, path2}} {
+		var b []byte
+		for _, word := range words {
+			b = binary.LittleEndian.AppendUint64(b, word)
+		}
+		if string(b) != text {
+			t.Errorf("%q is written %q", text, b)
+		}
+	}
 }

@@ -1,3 +1,0 @@
-package slumber
-
-const machine = 62 // EM_X86_64

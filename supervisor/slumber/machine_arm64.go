@@ -1,3 +1,0 @@
-package slumber
-
-const machine = 183 // EM_AARCH64
