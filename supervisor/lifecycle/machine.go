@@ -454,10 +454,16 @@ func (m *Machine) sendKill(now Instant) {
 func (m *Machine) lapse(errno int32) {
 	m.stop.open = false
 	m.answerAll(isStopSignal, failure(errno))
+	var first *request
 	for i := range m.requests {
-		if m.requests[i].want == heldKill {
-			m.requests[i].want = ownSignal
-			return
+		r := &m.requests[i]
+		switch {
+		case r.want != heldKill:
+		case first == nil:
+			first = r
+			first.want = ownSignal
+		default:
+			first.target = max(first.target, r.target)
 		}
 	}
 }

@@ -79,6 +79,7 @@ type request struct {
 	errno     int32
 	joins     bool // it may be answered by the stop's delivery
 	held      bool // policy enforce must hold its SIGKILL
+	released  bool // and did so until the stop lapsed: one SIGKILL is for all of these
 	again     bool // it was sent by a supervisor that died before it could know
 }
 
@@ -233,7 +234,8 @@ func (c *Checker) demand(now lifecycle.Instant, ev lifecycle.Event) {
 func (c *Checker) lapse() {
 	c.stop.open = false
 	for i := range c.requests {
-		c.requests[i].held = false
+		r := &c.requests[i]
+		r.released, r.held = r.released || r.held, false
 	}
 }
 
@@ -298,11 +300,17 @@ func (c *Checker) delivered(now lifecycle.Instant, ev lifecycle.Event) {
 		}
 	case lifecycle.ForKill:
 		for i := range c.requests {
-			if r := &c.requests[i]; r.held {
+			if r := &c.requests[i]; r.held || r.released && r.sent == 0 {
 				r.delivered, r.errno = ev.Errno == 0, ev.Errno
 			}
 		}
 	default:
+		for i := range c.requests {
+			// SIGKILL that nobody holds any more is sent once for all who wait for it.
+			if r := &c.requests[i]; r.released && r.sent == 0 && ev.Signal == signals.KILL {
+				r.delivered, r.errno = ev.Errno == 0, ev.Errno
+			}
+		}
 		for _, id := range [...]lifecycle.RequestID{ev.Request, lifecycle.FromMonitor} { // its caller may have gone since
 			for i := range c.requests {
 				if r := &c.requests[i]; r.id == id && r.sent > 0 && r.signal == ev.Signal {
@@ -566,7 +574,7 @@ func (c *Checker) AppendState(b []byte, now lifecycle.Instant) []byte {
 	for _, r := range c.requests {
 		b = pack.Int(b, int64(r.id))
 		b = append(b, byte(r.kind), byte(r.signal), byte(r.sent), byte(r.errno),
-			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held, r.again))
+			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held, r.released, r.again))
 	}
 	b = append(b, 0xff)
 	for _, f := range c.flights {
