@@ -405,6 +405,7 @@ func (c *Container) initExited() {
 	ev := lifecycle.Event{Kind: lifecycle.InitExited}
 	if err == nil {
 		ev.Status = statusOf(status)
+		c.notes.info("container " + strconv.Itoa(c.init.pid) + " exited with status " + strconv.Itoa(exitCode(status)))
 	}
 	c.memo.SetExit(ev.Status)
 	c.init.pidfd.Close()

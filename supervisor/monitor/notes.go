@@ -77,7 +77,7 @@ func syslog(priority int, text string) {
 		return
 	}
 	defer unix.Close(fd)
-	line := "<" + strconv.Itoa(priority) + ">" + time.Now().Format(time.Stamp) + " conmon: " + text
+	line := "<" + strconv.Itoa(priority) + ">" + time.Now().Format(time.Stamp) + " conmon: " + text + "\n"
 	_ = unix.Sendto(fd, []byte(line), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: "/dev/log"})
 }
 
