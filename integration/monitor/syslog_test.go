@@ -103,8 +103,7 @@ func TestSyslog(t *testing.T) {
 		exited  = "<14>STAMP conmon: conmon ID <ninfo>: container N exited with status 3\n"
 		pid     = "<14>STAMP conmon: conmon ID <ndebug>: container PID: N\n"
 		calling = "<14>STAMP conmon: conmon ID <ntrace>: calling runtime args: RUNTIME --root=DIR/root create --bundle DIR/bundle --pid-file DIR/pidfile ID"
-		failed = `<14>STAMP conmon: conmon ID <nwarn>: runtime stderr: TIME level=error msg="runc create failed: ` +
-			`unable to start container process: exec: \"/nonexistent\": stat /nonexistent: no such file or directory"` + "\n" +
+		failed  = "<14>STAMP conmon: conmon ID <nwarn>: runtime stderr: RUNC\n" +
 			"<11>STAMP conmon: conmon ID <error>: Failed to create container: exit status 1\n"
 	)
 	for _, s := range []*stack{ours, theirs} {
@@ -129,7 +128,7 @@ func TestSyslog(t *testing.T) {
 			c.args = []string{"--syslog", "--log-level", "info"}
 			c.create()
 			c.until("it has ended", func() bool { return !running(c.monitor) })
-			c.expect("syslog when the create fails", regexp.MustCompile("time=[^ ]*").ReplaceAllString(heard(c), "TIME"), failed)
+			c.expect("syslog when the create fails", regexp.MustCompile("time=.*").ReplaceAllString(heard(c), "RUNC"), failed)
 		})
 	}
 }
