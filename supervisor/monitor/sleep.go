@@ -97,23 +97,35 @@ func (c *Container) sleepIfIdle() {
 	if len(c.s.containers) == 0 {
 		return
 	}
-	if c.s.loop.Turns() == r.turns+1 && c.canSleep() {
+	if c.s.loop.Turns() != r.turns+1 {
+		r.every = max(c.memo.Patience(), r.usual)
+		c.lookAgain()
+		return
+	}
+	if c.canSleep() {
 		err := c.sleep()
 		c.memo.SetAsleep(0)
-		if !r.refused {
-			r.refused = true
-			say := c.notes.info
-			if text, _ := unix.Getenv(sleepVariable); text != "" {
-				say = c.notes.warn // it was asked for
-			}
-			say("container " + c.o.ID + ": its supervisor cannot sleep: " + err.Error())
-		}
+		c.sayRefused(err)
 		if err == slumber.ErrEntry {
 			return
 		}
-		r.every = min(2*r.every, mostPatience*r.usual)
 	}
+	// To look more often would only cost.
+	r.every = min(2*r.every, mostPatience*r.usual)
 	c.lookAgain()
+}
+
+// sayRefused says once why it cannot sleep.
+func (c *Container) sayRefused(err error) {
+	if c.s.rest.refused {
+		return
+	}
+	c.s.rest.refused = true
+	say := c.notes.info
+	if text, _ := unix.Getenv(sleepVariable); text != "" {
+		say = c.notes.warn // it was asked for
+	}
+	say("container " + c.o.ID + ": its supervisor cannot sleep: " + err.Error())
 }
 
 // canSleep reports whether everything that this process knows is written down,
