@@ -170,7 +170,7 @@ func managers(getenv func(string) string) []manager {
 		if session == "" {
 			session = "unix:path=" + runtimeDir + "/bus"
 		}
-		if unix.Access(runtimeDir+"/systemd", unix.F_OK) == nil {
+		if isOwn(runtimeDir) && unix.Access(runtimeDir+"/systemd", unix.F_OK) == nil {
 			all = append(all, manager{runtimeDir + "/systemd/user", addresses(session)})
 		}
 	}
@@ -182,6 +182,14 @@ func managers(getenv func(string) string) []manager {
 		all = append(all, manager{"/run/systemd/system", addresses(system)})
 	}
 	return all
+}
+
+// isOwn tells whether nobody but the caller decides what is in the directory. Who
+// became root by su(1) has $XDG_RUNTIME_DIR of the user before: links there would lead
+// root's writing anywhere, and a bus there need not answer.
+func isOwn(dir string) bool {
+	var st unix.Stat_t
+	return unix.Stat(dir, &st) == nil && int(st.Uid) == unix.Geteuid() && st.Mode&0o022 == 0
 }
 
 // dropIn is sorted after systemd's own, which are called 50-NAME.conf.

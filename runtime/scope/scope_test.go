@@ -52,6 +52,44 @@ func TestNoDropInForOthers(t *testing.T) {
 	}
 }
 
+// The user's systemd is asked where the directory is the caller's own, not where it is
+// that of the one who has become root, or others can write.
+func TestOthersRuntimeDir(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/systemd", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	isAsked := func() bool {
+		for _, m := range managers(func(name string) string { return map[string]string{"XDG_RUNTIME_DIR": dir}[name] }) {
+			if m.units == dir+"/systemd/user" {
+				return true
+			}
+		}
+		return false
+	}
+	if !isAsked() {
+		t.Error("our own is not asked")
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if isAsked() {
+		t.Error("others can write there, and it is asked")
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Geteuid() != 0 {
+		t.Skip("only root can give a directory away")
+	}
+	if err := os.Chown(dir, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	if isAsked() {
+		t.Error("it is another user's, and it is asked")
+	}
+}
+
 func TestParseProperty(t *testing.T) {
 	for text, want := range map[string]value{
 		"true":                         {kind: 'b', number: 1},
