@@ -219,8 +219,11 @@ func (a *alone) catchUp() {
 		ev := lifecycle.Event{Kind: lifecycle.Abandoned, Request: a.machine.Starting()}
 		a.step(ev)
 	}
-	if !a.machine.Started() && a.machine.Starting() == 0 && !a.container.Created() {
-		a.step(lifecycle.Event{Kind: lifecycle.StartDone}) // by way of the runtime itself
+	switch starting := a.machine.Starting(); {
+	case a.machine.Started():
+	case starting == 0 && !a.container.Created(), // by way of the runtime itself
+		starting != 0 && starting != a.self && a.programRuns():
+		a.step(lifecycle.Event{Kind: lifecycle.StartDone})
 	}
 	if now() >= a.machine.Armed() && !a.isOver() {
 		a.step(lifecycle.Event{Kind: lifecycle.Deadline})
@@ -498,6 +501,9 @@ func (a *alone) sleep(watch int, due lifecycle.Instant) error {
 		// may die before.
 		fds = fds[:1]
 		due = min(due, now().After(lifecycle.Second))
+	}
+	if a.machine.Starting() != 0 {
+		due = min(due, now().After(startPause))
 	}
 	var timeout *unix.Timespec
 	if due != lifecycle.Never {

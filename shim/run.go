@@ -217,7 +217,8 @@ func (c *call) verifyWhenMade(n creation, where string) {
 		}
 		step = min(2*step, time.Second)
 	}
-	if !c.verifyScope(n.id, program, scopeFor(n.id, program, config, "")) {
+	// When the run has ended the id may be another container's.
+	if !c.verifyScope(n.id, program, scopeFor(n.id, program, config, "")) && !hasEndedWithin(0) {
 		c.end(n.id, "kill", n.id, "KILL") // the runtime that runs it deletes it
 	}
 }

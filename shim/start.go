@@ -2,6 +2,7 @@ package shim
 
 import (
 	"errors"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -107,6 +108,9 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})
 	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
 	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing
+	if granted {
+		noteProgram(lock, a.container.Init.Pid)
+	}
 	a.exit()
 	if !granted {
 		if stopping && !a.hasExited() {
@@ -131,6 +135,41 @@ func errnoOfStatus(status int) int32 {
 		return 0
 	}
 	return int32(unix.EIO)
+}
+
+// startPause is how often somebody whose signal waits for the start looks whether the
+// container's program runs.
+const startPause = 20 * lifecycle.Millisecond
+
+// noteProgram writes down what the container's init executes before it is started.
+func noteProgram(lock, pid int) {
+	_ = unix.Ftruncate(lock, 0)
+	if before, err := programOf(pid); err == nil {
+		_, _ = unix.Pwrite(lock, []byte(before), 0)
+	}
+}
+
+// programRuns tells whether init executes something else than before its start:
+// there is no need to wait for the end of the start then, whose hooks may take
+// their time, or wait for this very call.
+func (a *alone) programRuns() bool {
+	before, err := a.dir.ReadFile(startLock)
+	if err != nil || len(before) == 0 {
+		return false
+	}
+	now, err := programOf(a.container.Init.Pid)
+	return err == nil && now != string(before) && !a.hasExited() // so the number was its own
+}
+
+// programOf names the file that a process executes. The file's server is not asked,
+// be it FUSE or NFS: it might be in the container, or not answer.
+func programOf(pid int) (string, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
+	if err != nil {
+		return "", err
+	}
+	return strconv.FormatUint(unix.Mkdev(st.Dev_major, st.Dev_minor), 10) + " " + strconv.FormatUint(st.Ino, 10), nil
 }
 
 // startIsDead tells whether the one who was granted the start is gone.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -120,6 +121,37 @@ func TestOneOfManyDeletes(t *testing.T) {
 		}
 		if left := files(t, c.StateDir()); len(left) > 0 {
 			t.Errorf("left behind: %v", left)
+		}
+	})
+}
+
+// A poststart hook signals its container, whose program runs by then: the signal does
+// not wait for the end of the start, which waits for the hook.
+func TestHookOfStartSignals(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		if !strings.HasSuffix(p.name, "gracerun over crun") {
+			t.Skip("runc runs these hooks at create; and without gracerun no start is asked for")
+		}
+		c, err := p.stack.New(t.TempDir(), testbed.Options{Workload: orderly, Grace: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { call(t, c, gracerun(), "delete", "--force", c.ID) })
+		hook(t, c, `"$0" --root "$1" kill "$2" TERM 2>"$3/kill"; echo "$?" >>"$3/kill"`, func(hooks *specs.Hooks, h specs.Hook) {
+			hooks.Poststart = append(hooks.Poststart, h)
+		})
+		ctx := patience(t)
+		if err := c.Create(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(ctx); err != nil {
+			t.Errorf("start: %v", err)
+		}
+		if text, err := os.ReadFile(filepath.Join(c.Data, "kill")); string(text) != "0\n" || err != nil {
+			t.Errorf("kill in a hook of start: %q, %v", text, err)
+		}
+		if got := call(t, c, gracerun(), "trace", c.ID); !strings.Contains(got.stdout, "SIGTERM ok") {
+			t.Errorf("it was not delivered: %s", got.stdout)
 		}
 	})
 }

@@ -58,6 +58,7 @@ type Container struct {
 	server  server
 	deposit deposit // with the keeper
 
+	starting loop.Timer // while the stop signal waits for the start
 	timeout  loop.Timer
 	timedOut bool
 	exitCode int // of gracemon
@@ -101,6 +102,7 @@ func (c *Container) prepare() {
 	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
 	c.init.retry.Fire = c.initExited
 	c.timeout.Fire = c.timeIsUp
+	c.starting.Fire = func() { c.lookForStart(); c.awaitStart() }
 }
 
 // settings reads from the bundle how the container is to be stopped, and makes
@@ -262,6 +264,7 @@ func (c *Container) settle() {
 			c.step(ev)
 		}
 	}
+	c.awaitStart()
 }
 
 func (c *Container) step(ev lifecycle.Event) {
@@ -321,13 +324,23 @@ func (c *Container) lookAtFreezer() {
 }
 
 // lookForStart finds out whether the container's own program runs, where nobody
-// says so: a runtime that is not wrapped starts it without asking.
+// says so: a runtime that is not wrapped starts it without asking. One that was
+// granted the start says so at the end of its hooks, which may take their time, or
+// wait for a signal to be sent that waits for the start.
 func (c *Container) lookForStart() {
-	if c.init.pid == 0 || c.machine.Started() || c.server.starting() {
+	if c.init.pid == 0 || c.machine.Started() {
 		return
 	}
 	if c.init.program.replaced(executable(c.init.pid)) {
 		c.step(lifecycle.Event{Kind: lifecycle.StartDone})
+	}
+}
+
+// awaitStart looks for the start again and again while the stop signal waits for it.
+func (c *Container) awaitStart() {
+	const pause = 20 * lifecycle.Millisecond
+	if c.machine.Starting() != 0 && c.machine.StopSignal() != 0 && !c.machine.Exited() {
+		c.s.loop.Arm(&c.starting, loop.Now().After(pause))
 	}
 }
 
