@@ -34,8 +34,11 @@ const (
 type ring struct {
 	fd    int
 	mem   []byte // the file, mapped twice in a row: what goes over its end is in one piece
-	on    bool   // the output is here, not in the spool's own file
 	shift int64  // offset + shift, modulo ringSize, is the place
+	on    bool   // the output is here, not in the spool's own file
+	much  bool   // came the last time
+
+	garbage int64 // bytes of the spool's file, while the output is here
 }
 
 // place is where the byte of the offset is.
@@ -45,7 +48,7 @@ func (r *ring) place(offset int64) int64 { return (offset + r.shift) % ringSize 
 func (s *Spool) ringName() string { return s.name + ".ring" }
 
 // wantsRing reports whether it is worth while to ask how much is in the pipe.
-func (s *Spool) wantsRing() bool { return s.ring.on || s.much && s.cursor != nil && s.name != "" }
+func (s *Spool) wantsRing() bool { return s.ring.on || s.ring.much && s.cursor != nil && s.name != "" }
 
 // fillRing moves up to max bytes from the pipe to the ring. ok is false if that
 // is nothing for the ring, which then is not in use any more: output that is
@@ -58,7 +61,7 @@ func (s *Spool) fillRing(pipe, max int, from int64) (n int, more, ok bool, err e
 		return 0, false, false, s.leaveRing(from)
 	}
 	if !s.align(from) {
-		s.much = false
+		s.ring.much = false
 		return 0, false, false, nil
 	}
 	if rest := want % pageSize; rest < markSize {
@@ -134,7 +137,7 @@ func (s *Spool) filled(from, to int64) int64 {
 // to where it overwrites nothing of itself, so that it is in its old place until
 // the new one counts. It reports false if there is no room for a ring.
 func (s *Spool) align(from int64) bool {
-	r := &s.ring
+	r := s.ring
 	old := r.place(s.size)
 	if r.on && old%pageSize == 0 {
 		return true
@@ -157,7 +160,7 @@ func (s *Spool) align(from int64) bool {
 	r.shift = (end - s.size%ringSize + ringSize) % ringSize
 	s.cursor.setPlace(s.stream, true, r.shift)
 	if !r.on {
-		r.on, s.garbage, s.base, s.punched = true, s.size-s.base, 0, 0
+		r.on, r.garbage, s.base, s.punched = true, s.size-s.base, 0, 0
 	}
 	return true
 }
@@ -168,14 +171,14 @@ func (s *Spool) leaveRing(from int64) error {
 	if !s.ring.on {
 		return nil
 	}
-	if s.garbage > 0 {
+	if s.ring.garbage > 0 {
 		if err := unix.Ftruncate(s.fd, 0); err != nil {
 			return err
 		}
-		s.garbage = 0
+		s.ring.garbage = 0
 	}
 	for at := from; at < s.size; {
-		s.garbage = s.size - from
+		s.ring.garbage = s.size - from
 		place := s.ring.place(at)
 		n, err := unix.Pwrite(s.fd, s.ring.mem[place:][:s.size-at], at-from)
 		if err != nil && err != unix.EINTR {
@@ -184,7 +187,7 @@ func (s *Spool) leaveRing(from int64) error {
 		at += int64(max(n, 0))
 	}
 	s.cursor.setPlace(s.stream, false, from)
-	s.ring.on, s.base, s.garbage, s.punched = false, from, 0, 0
+	s.ring.on, s.base, s.ring.garbage, s.punched = false, from, 0, 0
 	return nil
 }
 
@@ -249,7 +252,7 @@ func (s *Spool) resumeRing(shift int64) error {
 		_ = s.Empty()
 		return err
 	}
-	s.ring.on, s.ring.shift, s.garbage = true, shift, s.size
+	s.ring.on, s.ring.shift, s.ring.garbage = true, shift, s.size
 	count, to := s.cursor.ringFill(s.stream)
 	s.size = s.filled(count, to)
 	s.cursor.setRingTo(s.stream, s.size)
@@ -260,7 +263,7 @@ func (s *Spool) resumeRing(shift int64) error {
 // Rest gives the memory of the ring back. What of the output is needed, from the
 // offset on, moves to the spool's file.
 func (s *Spool) Rest(from int64) error {
-	s.much = false
+	s.ring.much = false
 	if err := s.leaveRing(from); err != nil || s.ring.mem == nil {
 		return err
 	}

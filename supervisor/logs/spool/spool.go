@@ -50,8 +50,8 @@
 // file or the ring counts, and where in it an offset is. It is stored when
 // everything is in its new place and still in its old one. In this way the output
 // goes back to the spool's file when less than 16 bytes come, or when a log has
-// stopped taking it, for which the ring would be too small. A quiet
-// container has no ring.
+// stopped taking it, for which the ring would be too small. A quiet container has
+// no ring.
 //
 // # Terminals
 //
@@ -90,16 +90,8 @@ type Spool struct {
 	cursor *Cursor
 	stream int
 
-	ring    ring
-	much    bool  // came the last time
-	garbage int64 // bytes of the file, while the output is in the ring
-
-	// Of a terminal: where the count is kept, how long the file is, and the part
-	// of it from `from` on that is mapped.
-	counted *uint64
-	length  int64
-	window  []byte
-	from    int64
+	ring     *ring     // never nil
+	terminal *terminal // nil: this is the spool of none
 }
 
 // Open opens or makes the spool name in a state directory, which stays open as
@@ -114,7 +106,7 @@ func Open(dir int, name string) (*Spool, error) {
 		unix.Close(fd)
 		return nil, err
 	}
-	return &Spool{fd: fd, dir: dir, name: name, size: st.Size}, nil
+	return &Spool{fd: fd, dir: dir, name: name, size: st.Size, ring: &ring{}}, nil
 }
 
 // Use has an empty spool note in the cursor what it holds.
@@ -145,7 +137,7 @@ func New() (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Spool{fd: fd}, nil
+	return &Spool{fd: fd, ring: &ring{}}, nil
 }
 
 // Exists reports whether a state directory has the spool name.
@@ -155,7 +147,9 @@ func Exists(dir int, name string) bool {
 
 // Close closes the file, and leaves it.
 func (s *Spool) Close() {
-	s.unmap()
+	if s.terminal != nil {
+		s.terminal.unmap()
+	}
 	s.closeRing()
 	unix.Close(s.fd)
 }
@@ -193,7 +187,7 @@ func (s *Spool) Fill(pipe, max int, from int64) (n int, more bool, err error) {
 	}
 	n, err = s.splice(pipe, s.fd, s.size-s.base, max)
 	s.size += int64(n)
-	s.much = n >= ringFrom
+	s.ring.much = n >= ringFrom
 	return n, n == max, err
 }
 
@@ -267,10 +261,13 @@ func (s *Spool) Empty() error {
 	if err := unix.Ftruncate(s.fd, 0); err != nil {
 		return err
 	}
-	s.ring.on = false
-	s.size, s.base, s.punched, s.garbage, s.length = 0, 0, 0, 0, 0
-	if s.from > 0 {
-		s.unmap()
+	s.size, s.base, s.punched = 0, 0, 0
+	s.ring.on, s.ring.garbage = false, 0
+	if t := s.terminal; t != nil {
+		t.length = 0
+		if t.from > 0 {
+			t.unmap()
+		}
 	}
 	return nil
 }

@@ -10,10 +10,20 @@ import (
 // terminal gives no more than 4 KiB at a time.
 const windowSize = 32 << 10
 
+// terminal is what the spool of a terminal has beside others: where it is kept
+// how much is output, how long the file is, and the part of it from `from` on that
+// is mapped.
+type terminal struct {
+	counted *uint64
+	length  int64
+	window  []byte
+	from    int64
+}
+
 // Terminal readies a spool for FillTerminal.
 func (s *Spool) Terminal() {
-	if s.counted == nil {
-		s.counted, s.length = &s.cursor.w.counted[s.stream], s.size
+	if s.terminal == nil {
+		s.terminal = &terminal{counted: &s.cursor.w.counted[s.stream], length: s.size}
 		s.count()
 	}
 }
@@ -26,7 +36,7 @@ func (s *Spool) recount() error {
 	if counted == 0 {
 		return nil
 	}
-	s.counted, s.length = word, s.size
+	s.terminal = &terminal{counted: word, length: s.size}
 	at := min(int64(counted&^counts), s.size) // it is beyond the size if the spool was cut
 	end := at
 	buf := make([]byte, windowSize)
@@ -47,20 +57,21 @@ func (s *Spool) recount() error {
 	return nil
 }
 
-func (s *Spool) count() { s.cursor.store(s.counted, counts|uint64(s.size)) }
+func (s *Spool) count() { s.cursor.store(s.terminal.counted, counts|uint64(s.size)) }
 
 // FillTerminal reads up to max bytes from a terminal to the end of the spool. It
 // does not wait: unix.EAGAIN if there are none, unix.EIO if nobody has the
 // terminal open.
-func (s *Spool) FillTerminal(terminal, max int) (n int, err error) {
+func (s *Spool) FillTerminal(fd, max int) (n int, err error) {
+	t := s.terminal
 	for n < max {
-		if s.size == s.length || s.window == nil {
+		if s.size == t.length || t.window == nil {
 			if err := s.extend(); err != nil {
 				return n, err
 			}
 		}
-		to := s.window[s.size-s.from:]
-		got, err := unix.Read(terminal, to[:min(len(to), max-n)])
+		to := t.window[s.size-t.from:]
+		got, err := unix.Read(fd, to[:min(len(to), max-n)])
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -79,28 +90,29 @@ func (s *Spool) FillTerminal(terminal, max int) (n int, err error) {
 // extend maps what follows the end of the spool, zeros, and makes them if need
 // be: allocated, since a terminal's output that finds no page is lost.
 func (s *Spool) extend() error {
-	if s.size == s.length {
-		if err := unix.Fallocate(s.fd, 0, s.length, windowSize); err != nil {
+	t := s.terminal
+	if s.size == t.length {
+		if err := unix.Fallocate(s.fd, 0, t.length, windowSize); err != nil {
 			return err
 		}
-		s.length += windowSize
+		t.length += windowSize
 	}
 	from := s.size &^ 4095
-	if s.window != nil && s.from == from && int64(len(s.window)) == s.length-from {
+	if t.window != nil && t.from == from && int64(len(t.window)) == t.length-from {
 		return nil // it was emptied since, and is mapped where it begins again
 	}
-	s.unmap()
-	window, err := unix.Mmap(s.fd, from, int(s.length-from), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	t.unmap()
+	window, err := unix.Mmap(s.fd, from, int(t.length-from), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}
-	s.window, s.from = window, from
+	t.window, t.from = window, from
 	return nil
 }
 
-func (s *Spool) unmap() {
-	if s.window != nil {
-		unix.Munmap(s.window)
-		s.window, s.from = nil, 0
+func (t *terminal) unmap() {
+	if t.window != nil {
+		unix.Munmap(t.window)
+		t.window, t.from = nil, 0
 	}
 }
