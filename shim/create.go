@@ -220,14 +220,17 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 		}
 		return false
 	}
-	runHasEnded := endOfRun(dir)
+	// A create may be under way, which is to be waited for to know what becomes of it;
+	// or somebody removes what is left, file by file, and takes a moment.
+	runHasEnded, limit := endOfRun(dir), underWay
 	if runHasEnded {
-		// Its sweeper may be at it: the lock is held for a moment at most.
-		if journal.Lock(dir.FD()) != nil {
-			return false
-		}
-	} else if unix.Flock(dir.FD(), unix.LOCK_EX|unix.LOCK_NB) != nil {
-		return false // a create is under way
+		limit = patience
+	}
+	if lockWithin(dir.FD(), limit) != nil {
+		return false
+	}
+	if isRemoved(dir) {
+		return true
 	}
 	if isLocked(dir, deleteLock) {
 		return false // the runtime may have forgotten it already, and runs its hooks
@@ -245,6 +248,9 @@ func (c *call) isStale(dir *statedir.Dir, id string) bool {
 	where, err := c.runtimeDir(program, id)
 	return err == nil && !oci.Has(where)
 }
+
+// underWay is how long a create waits for the end of another of the same id.
+const underWay = 2 * time.Second
 
 // settling is how long a state directory may be without a record and a socket
 // before its maker is taken for dead.
