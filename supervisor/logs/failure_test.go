@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
 )
 
 // smallDisk mounts a tmpfs of so many bytes, in the namespace of the tests: it is
@@ -239,5 +241,150 @@ func TestSuccessorWithoutLog(t *testing.T) {
 	}
 	if len(c.warnings) != 2 {
 		t.Errorf("warnings are %q", c.warnings)
+	}
+}
+
+// What a container leaves behind may write faster than its log can be written.
+func TestDrainEndsWhileTheContainerWrites(t *testing.T) {
+	for name, paths := range map[string][]string{"k8s-file": nil, "none": {"none"}} {
+		t.Run(name, func(t *testing.T) {
+			c := run(t, Options{Paths: paths})
+			text, wrote := []byte(numbered(0, 40000)), 0
+			refill := func([]byte) {
+				for wrote < 100<<20 {
+					n, err := unix.Write(c.pipe, text)
+					if wrote += max(n, 0); err != nil {
+						return
+					}
+				}
+			}
+			c.out.Sink = refill
+			if _, err := unix.FcntlInt(uintptr(c.pipe), unix.F_SETPIPE_SZ, bigPipe); err != nil {
+				t.Fatal(err)
+			}
+			refill(nil)
+			c.out.Drain()
+			if wrote >= 100<<20 {
+				t.Error("Drain has returned only when the container had nothing more to say")
+			}
+			c.out.Sink = nil
+			c.out.Drain()
+			unix.Close(c.pipe)
+			c.out.Drain()
+			if !c.out.Drain() {
+				t.Error("the end of the stream was not seen")
+			}
+			c.logs.Finish()
+			c.logs.Close()
+		})
+	}
+}
+
+// Where the state directory is full, the beginning of a line goes to memory with
+// what follows.
+func TestNoRoomWithinALine(t *testing.T) {
+	j := startJournal(t, t.TempDir()+"/socket")
+	state := smallDisk(t, 1<<20)
+	c := run(t, Options{Paths: []string{"journald"}, ID: testID, JournalSocket: j.path, Dir: openDir(t, state)})
+	c.says("begin ")
+	release := fill(t, filepath.Join(state, "ballast"))
+	if c.says(strings.Repeat("middle ", 1000)); !c.out.volatile {
+		t.Error("Drain has left something in the pipe")
+	}
+	if n := c.logs.Carried(); n != 7006 || c.logs.Kept() {
+		t.Errorf("it carries %d bytes", n)
+	}
+	c.says("and end\n")
+	release()
+	c.logs.Tick()
+	c.says("last, without an end")
+	if n := c.logs.Carried(); n != 0 || !c.logs.Kept() {
+		t.Errorf("with room it carries %d bytes", n)
+	}
+	c.ends()
+	if got, want := strings.Join(j.all(), "|"), "begin "+strings.Repeat("middle ", 1000)+"and end\n|last, without an end"; got != want {
+		t.Errorf("the journal has %.1000q", got)
+	}
+}
+
+// There is no room in the state directory, and no descriptor for a spool in memory.
+func TestNoRoomAndNoDescriptor(t *testing.T) {
+	state := smallDisk(t, 640<<10)
+	c := run(t, Options{Dir: openDir(t, state)})
+	c.says(numbered(0, 10))
+	release := fill(t, filepath.Join(state, "ballast"))
+	var before unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	none := before
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	// More warnings than there can be reasons for: it would go on for ever.
+	warn := c.logs.options.Warn
+	c.logs.options.Warn = func(text string) {
+		if warn(text); len(c.warnings) > 20 {
+			panic(text)
+		}
+	}
+	c.says(numbered(10, 50000))
+	c.logs.options.Warn = warn
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	c.says("at last\n")
+	c.ends()
+	if got := content(c.read()); !strings.HasPrefix(got, numbered(0, 10)) || !strings.HasSuffix(got, "at last\n") || !strings.Contains(got, "bytes of output are missing here") {
+		t.Errorf("the log ends with %.200q", got[max(0, len(got)-200):])
+	}
+}
+
+// A successor that cannot see what became of the last write, for so long that
+// what was written is given up: that is neither written again nor said to be nothing.
+func TestUnsettledForLong(t *testing.T) {
+	for _, done := range []bool{false, true} {
+		t.Run("written="+strconv.FormatBool(done), func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "logs")
+			os.Mkdir(dir, 0o700)
+			log := filepath.Join(dir, "log")
+			c := run(t, Options{Paths: []string{log}, SpoolMax: 1 << 20})
+			if done {
+				c.says("one\n")
+			}
+			var st unix.Stat_t
+			if err := unix.Stat(log, &st); err != nil {
+				t.Fatal(err)
+			}
+			intent := spool.Intent{To: 4, Dev: st.Dev, Ino: st.Ino, Bytes: prefixLen + 4, Total: prefixLen + 4}
+			c.logs.Close()
+			os.WriteFile(filepath.Join(c.dir, "spool.stdout"), []byte("one\n"), 0o600)
+			cursor, err := spool.OpenCursor(c.options.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cursor.SetPos(0, k8sLog, 0, false)
+			cursor.Begin(&intent)
+			cursor.Close()
+			os.Rename(dir, dir+".away")
+			c.open()
+			c.says(numbered(0, 200_000))
+			os.Rename(dir+".away", dir)
+			c.logs.tryAgain(lifecycle.Never)
+			c.ends()
+			all := "one\n" + numbered(0, 200_000)
+			got := content(c.read(log))
+			before, after, _ := strings.Cut(got, "[gracerun: ")
+			number, after, found := strings.Cut(after, " bytes of output are missing here: the log could not be written]\n")
+			missing, _ := strconv.Atoi(number)
+			if !found || before != all[:len(before)] || !strings.HasSuffix(all, after) || (before != "") != done {
+				t.Fatalf("the log has %q before and %d bytes after the gap of %d", before, len(after), missing)
+			}
+			if gap := len(all) - len(before) - len(after); missing < gap || missing > gap+4 {
+				t.Errorf("the log says that %d bytes are missing; they are %d", missing, gap)
+			}
+		})
 	}
 }

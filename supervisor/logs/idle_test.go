@@ -101,3 +101,66 @@ func resident(t *testing.T, mem []byte) (pages int) {
 	}
 	return pages
 }
+
+// A successor gives back what its predecessor needed for much output, even if the
+// container says nothing more.
+func TestSuccessorOfABusyOneRests(t *testing.T) {
+	c := run(t, Options{})
+	for n := range 3 {
+		unix.Write(c.pipe, []byte(numbered(1000*n, 1000*n+1000)))
+		c.out.Readable()
+	}
+	c.logs.Close() // as if killed
+	c.open()
+	ring := filepath.Join(c.dir, spoolName(Stdout)+".ring")
+	if _, err := os.Stat(ring); err != nil {
+		t.Fatal("nothing was in use: ", err)
+	}
+	if c.logs.quiet == 0 || c.logs.Due() > c.logs.quiet {
+		t.Fatal("it does not look whether its container is quiet")
+	}
+	c.logs.quiet = 1
+	c.logs.Tick()
+	if _, err := os.Stat(ring); !os.IsNotExist(err) || c.out.spool.InRing() {
+		t.Errorf("the ring is there: %v", err)
+	}
+	c.says("and it goes on\n")
+	c.ends()
+	if got := content(c.read()); got != numbered(0, 3000)+"and it goes on\n" {
+		t.Error("the log is not what was said")
+	}
+}
+
+// The state directory of a container that has ended may stay for long.
+func TestFinishedContainerHasNoRing(t *testing.T) {
+	c := run(t, Options{})
+	c.says(numbered(0, 50000))
+	if !c.out.spool.InRing() {
+		t.Fatal("there was none")
+	}
+	c.ends()
+	if _, err := os.Stat(filepath.Join(c.dir, spoolName(Stdout)+".ring")); !os.IsNotExist(err) {
+		t.Errorf("the ring is there: %v", err)
+	}
+	if used := spoolPages(t, c); used > 0 {
+		t.Errorf("the spool has %d bytes of pages", used)
+	}
+	if got := content(c.read()); got != numbered(0, 50000) {
+		t.Error("the log is not what was said")
+	}
+}
+
+// A quiet container without a log driver has no buffers either.
+func TestQuietContainerWithoutLog(t *testing.T) {
+	c := run(t, Options{Paths: []string{"none"}})
+	c.says(numbered(0, 50000))
+	if resident(t, c.logs.buffers.mem) == 0 || c.logs.quiet == 0 {
+		t.Fatal("nothing was in use, or nobody looks for it")
+	}
+	c.logs.quiet, c.logs.moved = 1, 0
+	c.logs.Tick()
+	if n := resident(t, c.logs.buffers.mem); n > 0 {
+		t.Errorf("%d pages of the buffers are in use", n)
+	}
+	c.ends()
+}

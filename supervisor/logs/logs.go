@@ -258,7 +258,9 @@ func (l *Logs) resume() {
 	for _, s := range l.streams {
 		if s != nil {
 			s.seen = s.spool.Size() // whoever was attached is not any more
+			moved := s.left()
 			s.distribute(false, false)
+			l.touched(s, int(moved))
 		}
 	}
 }
@@ -286,6 +288,17 @@ func (l *Logs) Kept() bool {
 	return true
 }
 
+// Carried is how many bytes there are that a log has not had and that this
+// process alone has.
+func (l *Logs) Carried() (bytes int64) {
+	for _, s := range l.streams {
+		if s != nil && s.volatile {
+			bytes += s.left()
+		}
+	}
+	return bytes
+}
+
 // Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
 // log file gives way to a new one. One that somebody has moved away is left
 // where it is; else it is rotated (Rotate), or dropped.
@@ -308,7 +321,10 @@ func (l *Logs) Finish() {
 		if left := s.left(); left > 0 {
 			l.options.Warn(strconv.FormatInt(left, 10) + " bytes of " + s.source.String() +
 				" could not be written to a log before the container was done with")
+		} else {
+			s.empty()
 		}
+		s.rest() // the state directory may stay for long
 	}
 }
 

@@ -88,8 +88,8 @@ func (l *Logs) stream(source Source) *Stream {
 			l.options.Warn("Failed to read the log spool of " + source.String() + ": " + explain(err))
 		}
 	}
-	if s.spool == nil {
-		s.useMemory()
+	if s.spool == nil && !s.useMemory() {
+		s.spool, s.volatile = spool.None(), true
 	}
 	l.streams[source] = s
 	return s
@@ -102,7 +102,9 @@ func (s *Stream) Readable() Result {
 		return Held
 	}
 	if s.l.k8s == nil && s.l.journal == nil && s.Sink == nil && !s.terminal && s.spool.Size() == 0 {
-		return s.discard()
+		result := s.discard()
+		s.l.touched(s, s.took)
+		return result
 	}
 	n, result := s.take()
 	s.took = n
@@ -113,17 +115,29 @@ func (s *Stream) Readable() Result {
 	return result
 }
 
-// Drain moves everything that is there to be moved, and reports whether that
-// was all for good: nobody has the other end open.
+// Drain moves everything that is there when it is called, and reports whether
+// that was all for good: nobody has the other end open. What comes meanwhile it
+// may leave: it would not return while somebody writes faster than a log can be
+// written.
 func (s *Stream) Drain() (ended bool) {
-	for {
+	there := bigPipe // of a terminal: more than the kernel keeps
+	if !s.terminal {
+		there, _ = unix.IoctlGetInt(s.fd, unix.TIOCINQ)
+	}
+	for there >= 0 {
 		switch s.Readable() {
 		case EOF:
 			return true
-		case Again, Held:
+		case Held:
 			return false
+		case Again:
+			if s.took == 0 {
+				return false
+			} // else the spool may have had no room for more
 		}
+		there -= s.took
 	}
+	return false
 }
 
 // take moves a batch into the spool.
@@ -161,10 +175,12 @@ func (s *Stream) fill() (n int, more bool, err error) {
 			s.dropOldest(left / 2)
 			s.spool.Forget(s.spool.Size()-s.left(), 0)
 		} else {
-			s.dropOldest(0)
-			s.l.options.Warn("No room in the state directory: what is on its way to the log dies with this process, until there is room again")
-			s.useMemory()
-			s.l.wake(loop.Now().After(lastPause))
+			if !s.throwing {
+				s.l.options.Warn("No room in the state directory: what is on its way to the log dies with this process, until there is room again")
+			}
+			if !s.useMemory() {
+				return 0, false, err
+			}
 		}
 		n, more, err = s.fillOnce()
 	}
@@ -216,7 +232,11 @@ func (s *Stream) fillOnce() (n int, more bool, err error) {
 	if n, err = s.read(in); err != nil || n == 0 {
 		return 0, false, err
 	}
-	return n, n == batch, s.spool.Put(in[:n])
+	before := s.spool.Size()
+	if err = s.spool.Put(in[:n]); err != nil {
+		s.lose(n - int(s.spool.Size()-before))
+	}
+	return n, n == batch, err
 }
 
 // read reads as much as there is and fits: a terminal gives 4 KiB at a time.
@@ -246,25 +266,31 @@ func (s *Stream) throwAway(reason error) (int, Result) {
 	if err != nil || n == 0 {
 		return 0, EOF
 	}
-	for log := range spool.Logs {
-		s.l.cursor.SetDropped(int(s.source), log, s.l.cursor.Dropped(int(s.source), log)+int64(n))
-	}
+	s.lose(n)
 	if !s.throwing {
 		s.throwing = true
 		s.l.options.Warn("Output of " + s.source.String() + " is lost: no memory for the log spool: " + explain(reason))
 	}
-	return 0, More
+	return n, More
+}
+
+// lose takes note of output that no log will have.
+func (s *Stream) lose(n int) {
+	for log := range spool.Logs {
+		s.l.cursor.SetDropped(int(s.source), log, s.l.cursor.Dropped(int(s.source), log)+int64(n))
+	}
 }
 
 // discard empties the pipe for nobody.
 func (s *Stream) discard() Result {
-	switch n, err := s.read(s.l.buffers.in()); {
+	n, err := s.read(s.l.buffers.in())
+	s.took = n
+	switch {
 	case err == unix.EAGAIN:
 		return Again
 	case err != nil || n == 0:
 		return EOF
 	case n < batch:
-		s.took = n
 		return Again
 	}
 	return More
@@ -349,8 +375,11 @@ func (s *Stream) dropFor(log int, keep int64) {
 	if to <= from {
 		return
 	}
-	to += wholeLine(s.view(to, maxRecord))
 	c := s.l.cursor
+	if log == k8sLog {
+		to = max(to, c.Detach(int(s.source)))
+	}
+	to += wholeLine(s.view(to, maxRecord))
 	c.SetDropped(int(s.source), log, c.Dropped(int(s.source), log)+to-from)
 	c.SetPos(int(s.source), log, to, false)
 }
@@ -384,20 +413,40 @@ func (s *Stream) rest() {
 	}
 }
 
-// useMemory changes an empty spool for one that dies with the process.
-func (s *Stream) useMemory() {
+// useMemory changes the spool for one that dies with the process, and reports
+// whether there is one. What a log has not had, at most a batch, goes with it.
+func (s *Stream) useMemory() bool {
 	memory, err := spool.New()
 	if err != nil {
-		s.l.options.Warn("No memory for the log spool: " + explain(err))
-		return
+		if !s.throwing {
+			s.l.options.Warn("No memory for the log spool: " + explain(err))
+		}
+		return false
 	}
+	var behind [spool.Logs]int64
+	c, source := s.l.cursor, int(s.source)
 	if s.spool != nil {
+		size, unsettled := s.spool.Size(), c.Detach(source) > 0
+		if left := s.left(); left > 0 && (unsettled || memory.Put(s.view(size-left, batch)) != nil) {
+			_ = memory.Empty()
+			s.dropOldest(0)
+		}
+		for log := range behind {
+			behind[log] = size - s.pos(log)
+		}
 		s.empty()
 		s.rest()
 		s.spool.Close()
 	}
-	s.spool, s.volatile = memory, true
-	s.l.cursor.Truncated(int(s.source))
+	s.spool, s.volatile, s.seen = memory, true, memory.Size()
+	c.Truncated(source)
+	for log := range behind {
+		c.SetPos(source, log, max(0, memory.Size()-behind[log]), c.Inside(source, log))
+	}
+	if s.l.options.Dir >= 0 {
+		s.l.wake(loop.Now().After(lastPause))
+	}
+	return true
 }
 
 // close leaves the spool to a successor.

@@ -52,6 +52,7 @@ const (
 	inside     = 1 << 63
 	counts     = 1 << 63
 	inRing     = 1 << 63
+	detached   = 2 // of intent.set
 	maxOffset  = 1<<62 - 1
 )
 
@@ -177,7 +178,7 @@ func (w *words) valid() bool {
 	if i.set == 0 {
 		return true
 	}
-	return i.set == 1 && i.stream < Streams && i.from <= i.to && i.to <= maxOffset &&
+	return i.set <= detached && i.stream < Streams && i.from <= i.to && i.to <= maxOffset &&
 		i.before <= maxOffset && i.bytes <= maxOffset && i.total <= maxOffset && i.dropped <= maxOffset
 }
 
@@ -250,12 +251,26 @@ func (c *Cursor) Intent() (Intent, bool) {
 	}, atomic.LoadUint64(&w.set) != 0
 }
 
+// Detach has the intent, if it is one of the stream, say only what it says of the
+// log file: before output is given up whose write is not settled yet, or offsets
+// begin anew. It gives the offset up to which output is to be given up then, since
+// the log may have it.
+func (c *Cursor) Detach(stream int) (to int64) {
+	if i := &c.w.intent; atomic.LoadUint64(&i.set) == 1 && i.stream == uint64(stream) {
+		c.store(&i.set, detached)
+		return int64(i.to)
+	}
+	return 0
+}
+
 // Commit says that the intended write has happened: it moves the log on and
 // clears the intent, the mark last. Done again by a successor it does the same.
 func (c *Cursor) Commit(log int) {
 	i, _ := c.Intent()
-	c.SetPos(i.Stream, log, i.To, false)
-	c.SetDropped(i.Stream, log, i.Dropped)
+	if atomic.LoadUint64(&c.w.intent.set) != detached {
+		c.SetPos(i.Stream, log, i.To, false)
+		c.SetDropped(i.Stream, log, i.Dropped)
+	}
 	c.SetTotal(i.Total)
 	c.store(&c.w.intent.set, 0)
 }
@@ -313,6 +328,7 @@ func (c *Cursor) makeMark() error {
 // Truncated puts the logs of a stream back to the beginning after its spool was
 // cut to nothing.
 func (c *Cursor) Truncated(stream int) {
+	c.Detach(stream)
 	if atomic.LoadUint64(&c.w.ring[stream].place) != 0 {
 		c.setPlace(stream, false, 0)
 	}
