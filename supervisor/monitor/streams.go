@@ -196,6 +196,9 @@ func (s *streams) drain(c *Container) {
 	s.tellIfEnded(c)
 }
 
+// carry reports whether output would be lost with this process.
+func (s *streams) carry() bool { return s.logs != nil && s.logs.Carried() > 0 }
+
 // complete brings all that was written into the log: there will be no more.
 func (s *streams) complete(c *Container) {
 	s.completed = true

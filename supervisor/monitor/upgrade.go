@@ -90,13 +90,14 @@ func (k *caller) upgrade() {
 }
 
 // whenIdle waits until nothing is on its way to or from an attached client, and
-// then upgrades. A client that does not read keeps the container from it.
+// no output in this process alone, and then upgrades. A client that does not read
+// keeps the container from it.
 func (k *caller) whenIdle(tries int) {
 	c := k.s.c
 	switch {
 	case !k.stays():
 		return // whoever has asked is gone
-	case c.clients.idle():
+	case c.clients.idle() && !c.streams.carry():
 		// At the end of the turn the journal says it all.
 		c.s.loop.Defer(func() {
 			err := c.becomeNew(k)
@@ -107,6 +108,8 @@ func (k *caller) whenIdle(tries int) {
 		})
 	case tries < 500:
 		c.at(loop.Now().After(10*lifecycle.Millisecond), func() { k.whenIdle(tries + 1) })
+	case c.streams.carry():
+		k.say(control.Reply{Answer: control.Refused, Text: "output that its log has not had is in memory, since the state directory has no room"})
 	default:
 		k.say(control.Reply{Answer: control.Refused, Text: "an attached client does not read"})
 	}
