@@ -264,7 +264,6 @@ func (c *Container) settle() {
 			c.step(ev)
 		}
 	}
-	c.awaitStart()
 }
 
 func (c *Container) step(ev lifecycle.Event) {
@@ -272,6 +271,7 @@ func (c *Container) step(ev lifecycle.Event) {
 	for _, e := range c.take(ev) {
 		c.perform(e)
 	}
+	c.awaitStart()
 }
 
 // take steps the machine, and keeps it in the journal.
