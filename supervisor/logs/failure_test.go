@@ -307,12 +307,51 @@ func TestNoRoomWithinALine(t *testing.T) {
 	}
 }
 
-// There is no room in the state directory, and no descriptor for a spool in memory.
+// There is no room in the state directory, and no descriptor for a spool in
+// memory, from some moment on or from the beginning.
 func TestNoRoomAndNoDescriptor(t *testing.T) {
 	state := smallDisk(t, 640<<10)
 	c := run(t, Options{Dir: openDir(t, state)})
 	c.says(numbered(0, 10))
 	release := fill(t, filepath.Join(state, "ballast"))
+	// More warnings than there can be reasons for: it would go on for ever.
+	warn := c.logs.options.Warn
+	c.logs.options.Warn = func(text string) {
+		if warn(text); len(c.warnings) > 20 {
+			panic(text)
+		}
+	}
+	withoutDescriptors(t, func() { c.says(numbered(10, 50000)) })
+	c.logs.options.Warn = warn
+	release()
+	c.says("at last\n")
+	c.ends()
+	if got := content(c.read()); !strings.HasPrefix(got, numbered(0, 10)) || !strings.HasSuffix(got, "at last\n") || !strings.Contains(got, "bytes of output are missing here") {
+		t.Errorf("the log ends with %.200q", got[max(0, len(got)-200):])
+	}
+}
+
+func TestNoDescriptorForTheSpool(t *testing.T) {
+	c := run(t, Options{})
+	withoutDescriptors(t, func() {
+		c.logs.streams[Stdout] = nil
+		c.out = c.logs.Stream(Stdout, c.out.fd, false)
+		c.says("lost\n")
+	})
+	if c.logs.Due() == lifecycle.Never {
+		t.Error("it does not look for descriptors again")
+	}
+	c.logs.Tick()
+	c.says("at last\n")
+	c.ends()
+	if got, want := content(c.read()), "[gracerun: 5 bytes of output are missing here: the log could not be written]\nat last\n"; got != want {
+		t.Errorf("the log has %q, want %q", got, want)
+	}
+}
+
+// withoutDescriptors does something while this process gets no descriptors.
+func withoutDescriptors(t *testing.T, do func()) {
+	t.Helper()
 	var before unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
@@ -322,23 +361,9 @@ func TestNoRoomAndNoDescriptor(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	// More warnings than there can be reasons for: it would go on for ever.
-	warn := c.logs.options.Warn
-	c.logs.options.Warn = func(text string) {
-		if warn(text); len(c.warnings) > 20 {
-			panic(text)
-		}
-	}
-	c.says(numbered(10, 50000))
-	c.logs.options.Warn = warn
+	do()
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
 		t.Fatal(err)
-	}
-	release()
-	c.says("at last\n")
-	c.ends()
-	if got := content(c.read()); !strings.HasPrefix(got, numbered(0, 10)) || !strings.HasSuffix(got, "at last\n") || !strings.Contains(got, "bytes of output are missing here") {
-		t.Errorf("the log ends with %.200q", got[max(0, len(got)-200):])
 	}
 }
 

@@ -90,6 +90,7 @@ func (l *Logs) stream(source Source) *Stream {
 	}
 	if s.spool == nil && !s.useMemory() {
 		s.spool, s.volatile = spool.None(), true
+		l.wake(loop.Now().After(lastPause))
 	}
 	l.streams[source] = s
 	return s

@@ -141,7 +141,7 @@ func New() (*Spool, error) {
 }
 
 // None is the spool of one who has no room for any: it takes nothing.
-func None() *Spool { return &Spool{fd: -1} }
+func None() *Spool { return &Spool{fd: -1, ring: &ring{}} }
 
 // Exists reports whether a state directory has the spool name.
 func Exists(dir int, name string) bool {
