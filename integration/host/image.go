@@ -28,11 +28,11 @@ const (
 
 	// Of the image, so that one that an older version of this package made is
 	// not taken for its own. Change it with what the image holds.
-	imageVersion = "2"
+	imageVersion = "3"
 )
 
 // packages of the host; mmdebstrap adds what they depend on.
-var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "kmod", "crun", "runc", "conmon"}
+var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "kmod", "crun", "runc", "conmon", "podman", "uidmap"}
 
 // Where programs are on the host, beside those of Debian in /usr/bin.
 const (
