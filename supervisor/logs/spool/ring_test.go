@@ -221,7 +221,7 @@ func TestRingFilledInPart(t *testing.T) {
 // Killed at each store while it fills the ring: the end of the output is at the
 // beginning of a page or not, and so is what follows.
 func TestRingKilledAtEachStore(t *testing.T) {
-	for _, before := range []int{0, 1, 15, 16, 100} {
+	for _, before := range []int{0, 1, 15, 16, 100, 4090} {
 		for after := range 18 {
 			for step := 1; ; step++ {
 				l := begin(t)
