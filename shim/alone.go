@@ -467,9 +467,8 @@ func (a *alone) wait() error {
 				return err
 			}
 			defer unix.Close(watch)
-			if err := a.beginToWait(); err != nil {
-				return err
-			}
+			// Without, others tell of the end, who may not know how it was.
+			_ = a.beginToWait()
 			// What happened before the watch began is seen by one more round.
 		} else {
 			due := a.machine.Armed()

@@ -11,6 +11,7 @@ import (
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
@@ -156,5 +157,39 @@ func TestEachCallerHasItsOwnName(t *testing.T) {
 	stopping(t, dir, first)
 	if a := attended(t, "c"); a.self != first+1 {
 		t.Errorf("the name is %d, with %d taken", a.self, first)
+	}
+}
+
+// Where no file can be made, as on a full or read-only file system, a container can be
+// stopped and deleted all the same.
+func TestNoRoomForLocks(t *testing.T) {
+	cmd := exec.Command("/bin/cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() }) // after its end was asked for
+	init, err := process.Identify(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := lonely(t, "c", init)
+	for _, name := range []string{callersFile, deleteLock} {
+		if err := unix.Mkdirat(dir.FD(), name, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop := lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 3600 * lifecycle.Second}
+	reply, err := parsed("stop c").askAlone(reopen(t, "c"), "c", stop)
+	if err != nil || reply.Answer != control.Ended || reply.Exit != lifecycle.Signaled(signals.TERM) {
+		t.Errorf("stop: %+v, %v", reply, err)
+	}
+	lock, err := parsed("delete c").beginDelete(reopen(t, "c"), "c")
+	if err != nil || lock != -1 {
+		t.Errorf("delete: %d, %v", lock, err)
 	}
 }

@@ -3,8 +3,6 @@ package shim
 import (
 	"errors"
 
-	"golang.org/x/sys/unix"
-
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
@@ -35,7 +33,7 @@ func (c *call) delete() int {
 	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
 	switch {
 	case err == control.ErrNoSupervisor:
-		lock, err := c.beginDelete(dir)
+		lock, err := c.beginDelete(dir, args[0])
 		if err == errDeleted {
 			dir.Close()
 			return c.delete() // another one was faster
@@ -43,7 +41,7 @@ func (c *call) delete() int {
 		if err != nil {
 			return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 		}
-		defer unix.Close(lock)
+		defer closeLock(lock)
 	case err != nil && !force:
 		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 	case err != nil:
@@ -60,20 +58,24 @@ func (c *call) delete() int {
 }
 
 // beginDelete takes the lock under which there is one delete at a time, after any
-// create. Hooks of either may call gracerun: nobody is waited for without end.
-func (c *call) beginDelete(dir *statedir.Dir) (lock int, err error) {
+// create. Hooks of either may call gracerun: nobody is waited for without end. It is
+// -1 where there cannot be one.
+func (c *call) beginDelete(dir *statedir.Dir, id string) (lock int, err error) {
 	lock, err = lockFile(dir, deleteLock, patience)
-	if err == errBusy {
+	switch err {
+	case nil:
+	case errBusy:
 		return -1, hasNotEnded("another delete of it")
-	}
-	if err != nil {
+	case errDeleted:
 		return -1, err
+	default: // no room, or read-only: all the more reason to delete what the runtime has
+		c.warn("container " + id + ": lock its state directory: " + err.Error() + ": it is deleted all the same")
 	}
 	if err = lockWithin(dir.FD(), patience); err == nil {
 		journal.Unlock(dir.FD())
 		return lock, nil
 	}
-	unix.Close(lock)
+	closeLock(lock)
 	if err == errBusy {
 		err = hasNotEnded("its create")
 	}

@@ -46,6 +46,13 @@ func lockFile(dir *statedir.Dir, name string, limit time.Duration) (fd int, err 
 	return fd, nil
 }
 
+// closeLock gives the lock of a file back, if there is one.
+func closeLock(fd int) {
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+}
+
 // lockWithin is flock(2) that waits for at most so long.
 func lockWithin(fd int, limit time.Duration) error {
 	for deadline := time.Now().Add(limit); ; {

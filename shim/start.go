@@ -102,7 +102,9 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		return c.runStart(nil) // another one is at it; the runtime lets one win
 	}
 	if err != nil {
-		return c.fail(err)
+		c.warn("container " + id + ": lock its state directory: " + err.Error() + ": it is started all the same")
+		a.exit()
+		return c.runStart(nil)
 	}
 	defer unix.Close(lock)
 	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})

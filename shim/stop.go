@@ -107,22 +107,23 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 	case errors.As(err, &bad):
 		err = errors.New(bad.Error() + ": `gracerun kill` leaves it to the runtime")
 	case err == errUnknown && c.isIncomplete(id):
-		err = errors.New("what is kept of it has no journal: `gracerun kill` leaves it to the runtime")
+		err = errors.New("what gracerun has to know of it is not there (no room when it was created, or a runtime that is not known): " +
+			"`gracerun kill` leaves it to the runtime")
 	case err == errUnknown:
 		err = runtime.ErrNotExist
 	}
 	return reply, err
 }
 
-// isIncomplete tells whether there is something of the container, and no journal.
+// isIncomplete tells whether there is a container, but not all that is to be known
+// of it.
 func (c *call) isIncomplete(id string) bool {
 	dir, err := c.open(id)
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
-	_, err = oci.ReadContainer(dir)
-	return err == nil
+	return c.isKnown(dir, id)
 }
 
 // pause is how long somebody else is given for the next thing he does.
