@@ -731,6 +731,40 @@ func TestCRIOWithJournald(t *testing.T) {
 	}
 }
 
+// What a container has written before it ends is in the journal, even if it is more
+// than journald takes at once.
+func TestLastWordsInTheJournal(t *testing.T) {
+	state := t.TempDir()
+	ours, theirs := stacks("runc")
+	for _, s := range []*stack{ours, theirs} {
+		t.Run(s.name, func(t *testing.T) {
+			s.need(t)
+			journal := s.journal(t)
+			c := s.container(t, "seq 1 2000; exit 3")
+			c.env = []string{stateVariable + state}
+			k := &crio{logSizeMax: unlimited, journald: true}
+			c.expect("create", c.crioCreate(k), "create: status 0, {\"pid\": PID}\n")
+			c.crioCall(k, "start", c.id)
+			buf := make([]byte, 1<<16)
+			for n := 1; n <= 2000; n++ {
+				c.must(journal.SetReadDeadline(time.Now().Add(patience)))
+				size, err := journal.Read(buf)
+				if err != nil {
+					t.Fatalf("after %d lines: %v", n-1, err)
+				}
+				if got, want := journalFields(buf[:size]), "MESSAGE="+strconv.Itoa(n)+`\n,`; !strings.Contains(got, want) {
+					t.Fatalf("line %d is %s", n, got)
+				}
+			}
+			if end, _, _ := strings.Cut(c.ended(), "\n"); end != "exit 3, persisted 3" {
+				t.Errorf("it ended with %s", end)
+			}
+			c.gone()
+			c.crioDelete(k)
+		})
+	}
+}
+
 // journalFields reads an entry (https://systemd.io/JOURNAL_NATIVE_PROTOCOL), and
 // leaves out which line of its source conmon was at.
 func journalFields(entry []byte) string {

@@ -292,6 +292,12 @@ func (j *journald) wait() {
 	j.l.wake(j.trouble.retry)
 }
 
+// isSlow reports whether it is alive and has not taken all; for as long as it must
+// be waited for.
+func (j *journald) isSlow() bool {
+	return j.blocked != 0 && loop.Now() < j.blocked.After(patience)
+}
+
 func (j *journald) stopWaiting() {
 	if j.waiting {
 		j.waiting = false

@@ -325,3 +325,52 @@ func TestJournalThatIsSlow(t *testing.T) {
 		t.Errorf("%d bytes are kept, want no more than %d", left, 2*batch)
 	}
 }
+
+// A container that ends has its last words in the journal, even if journald does
+// not take them as fast as they came.
+func TestSlowJournaldAtTheEnd(t *testing.T) {
+	lp, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := startJournal(t, t.TempDir()+"/socket")
+	c := run(t, Options{Loop: lp, Paths: []string{"journald"}, ID: testID, JournalSocket: j.path})
+	said := numbered(0, 3000) + "no end"
+	c.says(said)
+	unix.Close(c.pipe)
+	var got []string
+	for c.logs.Late() {
+		got = append(got, j.all()...)
+		c.logs.journal.writable(0) // as the loop tells it
+	}
+	c.logs.Finish()
+	c.logs.Close()
+	if got = append(got, j.all()...); strings.Join(got, "") != said {
+		t.Errorf("the journal has %d messages of 3001", len(got))
+	}
+	if len(c.warnings) > 0 {
+		t.Errorf("warnings are %q", c.warnings)
+	}
+}
+
+// One that takes nothing at all is not waited for longer than when the container ran.
+func TestStuckJournaldAtTheEnd(t *testing.T) {
+	lp, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	j := startJournal(t, t.TempDir()+"/socket")
+	c := run(t, Options{Loop: lp, Paths: []string{"journald"}, ID: testID, JournalSocket: j.path})
+	c.says(numbered(0, 3000))
+	if !c.logs.Late() {
+		t.Error("it is not waited for")
+	}
+	c.logs.journal.blocked = 1 // patience is over
+	if c.logs.Late() {
+		t.Error("it is waited for although it has not moved")
+	}
+	c.ends()
+	if len(c.warnings) != 1 || !strings.Contains(c.warnings[0], "could not be written to a log") {
+		t.Errorf("warnings are %q", c.warnings)
+	}
+}

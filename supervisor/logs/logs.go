@@ -308,6 +308,25 @@ func (l *Logs) Reopen() {
 	}
 }
 
+// Late brings all that was written to the journal, lines without an end too, and
+// reports whether a journald that lives has to be waited for, which takes what is
+// left as fast as it can. It is for before Finish, as often as it gives true. Other
+// logs take all at once, or cannot.
+func (l *Logs) Late() bool {
+	if l.journal == nil {
+		return false
+	}
+	left := false
+	for _, s := range l.streams {
+		if s != nil && s.fd >= 0 {
+			s.Drain()
+			s.distribute(true, true)
+			left = left || s.pos(journalLog) < s.spool.Size()
+		}
+	}
+	return left && l.journal.isSlow()
+}
+
 // Finish writes what is there of lines that have no end yet, since none will
 // come, and says what could not be written. The container has ended; nothing may
 // be read from its streams afterwards.

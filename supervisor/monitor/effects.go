@@ -17,6 +17,10 @@ import (
 // one. What can fail is answered with an event. Nothing here waits, and nothing
 // steps the machine, whose effects are valid until its next step.
 func (c *Container) perform(e lifecycle.Effect) {
+	if e.Kind == lifecycle.RecordExit && c.streams.late() {
+		c.at(loop.Now().After(10*lifecycle.Millisecond), func() { c.perform(e) })
+		return
+	}
 	if c.faults == nil || faultPoints[e.Kind] == "" {
 		c.answer(e, c.do(e))
 		return

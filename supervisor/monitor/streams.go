@@ -6,6 +6,7 @@ import (
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs"
+	"gracerun.io/supervisor/loop"
 )
 
 // streams are the container's stdin, stdout and stderr. A container's are FIFOs
@@ -18,8 +19,9 @@ type streams struct {
 	theirs      [3]int // until the runtime has them
 	logs        *logs.Logs
 	out, err    *logs.Stream
-	ended       [2]bool // out, err: nobody has it open any more
-	completed   bool    // all of it is in the log
+	ended       [2]bool           // out, err: nobody has it open any more
+	completed   bool              // all of it is in the log
+	giveUp      lifecycle.Instant // waiting for a slow journald; 0: that has not begun
 	null        int
 }
 
@@ -198,6 +200,22 @@ func (s *streams) drain(c *Container) {
 
 // carry reports whether output would be lost with this process.
 func (s *streams) carry() bool { return s.logs != nil && s.logs.Carried() > 0 }
+
+// patienceWithJournal is how long the exit waits for a journald that takes what
+// there is, but slowly.
+const patienceWithJournal = 30 * lifecycle.Second
+
+// late reports whether the exit must wait until more is in the log.
+func (s *streams) late() bool {
+	if s.logs == nil || s.completed || !s.logs.Late() {
+		return false
+	}
+	now := loop.Now()
+	if s.giveUp == 0 {
+		s.giveUp = now.After(patienceWithJournal)
+	}
+	return now < s.giveUp
+}
 
 // complete brings all that was written into the log: there will be no more.
 func (s *streams) complete(c *Container) {
