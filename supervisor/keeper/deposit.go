@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/statedir"
 )
 
 // Deposit gives descriptors to the keeper at the other end of conn, for the
@@ -22,6 +24,28 @@ func Drop(conn int, name string) error { return send(conn, "drop "+name, nil) }
 
 // Done has the keeper let go of everything.
 func Done(conn int) error { return send(conn, "done", nil) }
+
+// Await waits until the keeper, if it keeps anything for the container whose
+// supervisor is dead, has found it a successor; at most for so many milliseconds.
+// That one has all that was deposited: another would go without.
+func Await(dir string, limit int) {
+	base, err := statedir.Base()
+	if err != nil {
+		return
+	}
+	path, err := Socket(base)
+	if err != nil {
+		return
+	}
+	conn, err := dial(path)
+	if err != nil {
+		return
+	}
+	defer unix.Close(conn)
+	if send(conn, "await "+escape(dir), nil) == nil {
+		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}, limit)
+	}
+}
 
 func send(conn int, packet string, oob []byte) error {
 	for {

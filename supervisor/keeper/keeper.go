@@ -17,8 +17,9 @@
 //	hold DIR NAME...    keep these, in the place of those with the same names (one descriptor for each name)
 //	drop NAME           let go of this one
 //	done                let go of all: there is nothing left to go on with
+//	await DIR           from somebody else: hang up once there is a successor, or at once if nothing is kept for that container
 //
-// Nothing is answered. Who deposits knows that the packet outlives it once it is
+// Nothing else is answered. Who deposits knows that the packet outlives it once it is
 // sent; who starts the keeper makes its socket first, so that nobody waits for a
 // process to start. If the keeper dies, supervisors see the end of the connection,
 // start another one, and deposit again.
@@ -91,6 +92,7 @@ type hold struct {
 	died  signals.Signal // what it was heard to have died of
 	dir   string
 	inode uint64 // of dir
+	await string // the container whose successor this one waits for: not a supervisor
 	names []string
 	fds   []int
 	gone  bool // let go of
@@ -247,6 +249,9 @@ func (h *hold) obey(words []string, fds []int) {
 		h.drop(words[1])
 	case words[0] == "done":
 		h.letGo()
+	case words[0] == "await" && len(words) == 2 && h.dir == "":
+		h.await = unescape(words[1])
+		h.s.hangUp()
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
@@ -301,9 +306,36 @@ func (h *hold) letGo() {
 		h.conn = -1
 	}
 	s.loop.Arm(&h.timer, lifecycle.Never)
+	if h.dir != "" {
+		s.loop.Defer(s.hangUp)
+	}
 	if len(s.holds) == 0 {
 		s.loop.Arm(&s.idle, loop.Now().After(linger))
 	}
+}
+
+// hangUp lets those go who wait for a successor that is there, or will not be.
+func (s *server) hangUp() {
+waiting:
+	for i := len(s.holds) - 1; i >= 0; i-- {
+		w := s.holds[i]
+		if w.await == "" {
+			continue
+		}
+		for _, h := range s.holds {
+			if h.dir == w.await && (h.conn < 0 || h.hungUp()) {
+				continue waiting
+			}
+		}
+		w.letGo()
+	}
+}
+
+// hungUp reports whether the supervisor is dead, which may not have been heard yet.
+func (h *hold) hungUp() bool {
+	fds := []unix.PollFd{{Fd: int32(h.conn), Events: unix.POLLRDHUP}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP) != 0
 }
 
 // orphan: the supervisor is dead, or was never one.

@@ -522,3 +522,31 @@ func mustWrite(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 }
+
+// TestAwait: who finds a supervisor dead leaves its succession to the keeper, which
+// has what was deposited.
+func TestAwait(t *testing.T) {
+	base(t)
+	state, other := t.TempDir(), t.TempDir()
+	Await(state, -1) // there is no keeper
+	mustWrite(t, state+"/fail")
+	conn := connect(t)
+	Await(state, -1) // nothing is kept
+	r, w := pipe(t)
+	defer unix.Close(w)
+	if err := Deposit(conn, state, []string{Stdout}, []int{r}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(r)
+	if _, err := unix.Write(w, []byte("unread")); err != nil {
+		t.Fatal(err)
+	}
+	Await(state, -1) // its supervisor lives
+	Await(other, -1)
+	unix.Close(conn)
+	Await(state, -1)
+	if said, err := os.ReadFile(state + "/successor"); err != nil || !strings.HasSuffix(string(said), "unread") {
+		t.Errorf("there is no successor yet: %q, %v", said, err)
+	}
+	Await(state, -1)
+}

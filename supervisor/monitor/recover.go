@@ -95,9 +95,13 @@ func (c *Container) unspent(rules []faults.Rule) []faults.Rule {
 // stands for all state directories of the user.
 func startSuccessors(where string) (status int) {
 	kept := keptDescriptors()
+	_, byKeeper := unix.Getenv(keeper.KeptVariable)
 	inherited.Close(3) // what else the caller has open is no business of a successor
 	var waiting []*successor
 	status = each(where, func(path string) error {
+		if !byKeeper && needsSuccessor(path) {
+			keeper.Await(path, int(answerPatience.Milliseconds()))
+		}
 		s, err := startSuccessor(path, kept)
 		if s != nil {
 			waiting = append(waiting, s)
@@ -170,6 +174,16 @@ func keptDescriptors() map[string]int {
 		}
 	}
 	return kept
+}
+
+// needsSuccessor reports whether there is a state directory whose supervisor is dead.
+func needsSuccessor(path string) bool {
+	dir, err := statedir.OpenPath(path)
+	if err != nil {
+		return false
+	}
+	defer dir.Close()
+	return !isAlive(dir)
 }
 
 // successor is one that was started.
