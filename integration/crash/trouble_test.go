@@ -90,7 +90,12 @@ func trouble(t *testing.T, s *stack, p plan, begin func(r *round), during func(r
 // awaitLines waits until it has written so many more.
 func (r *round) awaitLines(t *testing.T, more uint64) {
 	t.Helper()
-	least := r.counts().Lines[0] + more
+	r.awaitTotal(t, r.counts().Lines[0]+more)
+}
+
+// awaitTotal waits until it has written so many in all.
+func (r *round) awaitTotal(t *testing.T, least uint64) {
+	t.Helper()
 	if err := until("it writes", func() bool { return r.counts().Lines[0] >= least }); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +243,7 @@ func TestLittleMemory(t *testing.T) {
 			}
 		}
 		empty := fill(t, r.dir+"/logs")
-		r.awaitLines(t, uint64(p.most)-r.counts().Lines[0])
+		r.awaitTotal(t, uint64(p.most))
 		empty()
 		if now, _ := r.supervisor(t); now != pid {
 			t.Logf("supervisor %d was killed, and %d goes on", pid, now)
