@@ -74,9 +74,14 @@ var engineCases = []testCase{
 		name: "top",
 		do: func(u *user) {
 			u.up("sleep 1000 & exec sleep 1001")
-			u.note("%s", strings.Join(strings.Fields(u.ok("top", u.name, "pid", "args")), " "))
+			var seen string
+			u.until("both are there", func() bool {
+				seen = strings.Join(strings.Fields(u.ok("top", u.name, "ppid", "args")), " ")
+				return strings.Contains(seen, "sleep 1000") && strings.Contains(seen, "sleep 1001")
+			})
+			u.note("%s", seen)
 		},
-		want: "1 sleep 1001",
+		want: "0 sleep 1001 1 sleep 1000",
 	},
 	{
 		name: "cp, both ways",
