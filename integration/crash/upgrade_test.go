@@ -120,18 +120,19 @@ func install(t *testing.T, from, to string) {
 	}
 }
 
-// supervisor gives the process of the supervisor and the file it executes.
+// supervisor gives the process of the supervisor and the file it executes. One that
+// has just died has a successor in a moment.
 func (c *container) supervisor(t *testing.T) (pid int, inode uint64) {
 	t.Helper()
-	text, err := os.ReadFile(c.dir + "/monitor-pid")
-	if err == nil {
-		pid, err = strconv.Atoi(string(text))
-	}
 	var st unix.Stat_t
-	if err == nil {
-		err = unix.Stat(fmt.Sprintf("/proc/%d/exe", pid), &st)
-	}
-	if err != nil {
+	if err := until("it has a supervisor", func() bool {
+		text, err := os.ReadFile(c.dir + "/monitor-pid")
+		if err != nil {
+			return false
+		}
+		pid, err = strconv.Atoi(string(text))
+		return err == nil && unix.Stat(fmt.Sprintf("/proc/%d/exe", pid), &st) == nil
+	}); err != nil {
 		t.Fatal(err)
 	}
 	return pid, st.Ino

@@ -345,7 +345,7 @@ func TestDeleteAtOnce(t *testing.T) {
 // isGone: the words by which callers know that a container is gone or going.
 // Those of a crun that looks while its files are being removed are among them.
 func isGone(text string) bool {
-	for _, words := range []string{"does not exist", "not running", "No such file or directory", "no such file or directory", "No such process", "is not in `created` or `stopped`", "error loading `"} {
+	for _, words := range []string{"does not exist", "not running", "No such file or directory", "no such file or directory", "No such process", "is not in `created` or `stopped`", "error loading `", "error loading config.json"} {
 		if strings.Contains(text, words) {
 			return true
 		}
