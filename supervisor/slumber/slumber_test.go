@@ -95,6 +95,7 @@ func startAsleep(t *testing.T) (asleep *exec.Cmd, wake *os.File, said *bytes.Buf
 	}
 	eventfd := os.NewFile(uintptr(caught), "eventfd")
 	defer eventfd.Close()
+	asleep.Env = []string{} // what it has there is on its stack
 	asleep.ExtraFiles = []*os.File{reader, eventfd}
 	asleep.Stdout, asleep.Stderr = said, said
 	if err := asleep.Start(); err != nil {
@@ -190,13 +191,14 @@ func TestSleepsOnWhenStoppedAndContinued(t *testing.T) {
 }
 
 // What it is for. The rest of a process is the kernel's: task, stack, tables. What
-// it has of the program are pages of a file, which all have together.
-func TestTakesThreePages(t *testing.T) {
+// it has of the program are pages of a file, which all have together. Where its stack
+// begins is random (ASLR), so that the same stack takes a page more at times.
+func TestTakesFewPages(t *testing.T) {
 	helper, _, _ := startAsleep(t)
 	for line := range strings.Lines(proc(helper, "smaps_rollup")) {
 		if digits, ok := strings.CutPrefix(line, "Anonymous:"); ok {
 			kib, err := strconv.Atoi(strings.Fields(digits)[0])
-			if most := 3 * os.Getpagesize() / 1024; err != nil || kib == 0 || kib > most {
+			if most := 4 * os.Getpagesize() / 1024; err != nil || kib == 0 || kib > most {
 				t.Errorf("it takes %d KiB, not at most %d (%v)", kib, most, err)
 			}
 			return
