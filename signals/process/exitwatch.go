@@ -130,5 +130,13 @@ func (w *ExitWatch) Status() (Status, error) {
 	return waitStatus(unix.WaitStatus(*leader)), nil
 }
 
+// FD is its descriptor, which another program in the caller's process can go on with
+// (execve(2)): what was heard meanwhile is in it.
+func (w *ExitWatch) FD() int { return w.fd }
+
+// ResumeExitWatch is what WatchExit has given to a former program of this process,
+// for the same number.
+func ResumeExitWatch(fd, pid int) *ExitWatch { return &ExitWatch{fd, pid} }
+
 // Close ends it.
 func (w *ExitWatch) Close() { unix.Close(w.fd) }

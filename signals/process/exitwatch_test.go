@@ -41,6 +41,7 @@ func TestWatchExit(t *testing.T) {
 			other := startSleep(t) // whose end is none of its business
 			_ = other.cmd.Process.Kill()
 			_ = other.cmd.Wait()
+			w = ResumeExitWatch(w.FD(), pid)
 			test.end(t, c, p)
 			if exited, err := p.Wait(limit); !exited || err != nil {
 				t.Fatalf("Wait is %v, %v", exited, err)

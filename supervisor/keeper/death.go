@@ -81,6 +81,12 @@ func (s *server) investigate(h *hold) {
 	h.pidfd = -1
 	d.timer.Fire = d.ask
 	s.forgetOld()
+	// One that lives can have been here before, if it has connected anew.
+	for i := len(s.deaths) - 1; i >= 0; i-- {
+		if before := s.deaths[i]; before.pid == d.pid && before.inode == d.inode {
+			before.forget()
+		}
+	}
 	s.deaths = append(s.deaths, d)
 	if h.died != 0 {
 		d.is(h.died)

@@ -550,3 +550,24 @@ func TestAwait(t *testing.T) {
 	}
 	Await(state, -1)
 }
+
+// A supervisor that has connected anew dies once: its successor gets one signal.
+func TestOneDeathOfEach(t *testing.T) {
+	l, err := loop.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{loop: l, say: func(text string) { t.Log(text) }}
+	dir := t.TempDir()
+	for range 3 {
+		pidfd, err := process.Open(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.investigate(&hold{s: s, pid: os.Getpid(), pidfd: pidfd, dir: dir, inode: inodeOf(dir)})
+	}
+	if len(s.deaths) != 1 {
+		t.Errorf("%d deaths are looked into, not one", len(s.deaths))
+	}
+	s.deaths[0].forget()
+}

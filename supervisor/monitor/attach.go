@@ -54,7 +54,7 @@ func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 		Place:    attach.Place{Bundle: o.Bundle, FullAttach: o.FullAttach, SocketDir: o.SocketDir, UUID: o.UUID},
 		Terminal: o.Terminal, Stdin: o.Stdin, LeaveStdinOpen: o.LeaveStdinOpen,
 		Listening:   max(h.take(attachName), 0),
-		InputClosed: func() { c.deposit.drop(keeper.Stdin) },
+		InputClosed: c.inputClosed,
 		Room:        func() { k.room(c) }, Warn: warn,
 	})
 	if err != nil {
@@ -71,6 +71,15 @@ func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 		k.control, err = attach.OpenControl(c.s.loop, config)
 	}
 	return err
+}
+
+// inputClosed: the container's input has ended, and is not to be opened anew by
+// whoever goes on: a reader that has not seen its end would wait for ever.
+func (c *Container) inputClosed() {
+	c.deposit.drop(keeper.Stdin)
+	if c.dir != nil {
+		_ = unix.Unlinkat(c.dir.FD(), fifoNames[0], 0)
+	}
 }
 
 // consolePath is where the runtime sends the terminal, "" if it is to send none.

@@ -27,6 +27,10 @@ var oomCounters = [2]string{"oom", "oom_kill"}
 
 // watchOOM begins to listen. Where there is no memory controller, nothing is heard.
 func (c *Container) watchOOM() {
+	if c.oom.events != "" { // of a former program of this process
+		c.awaitControl()
+		return
+	}
 	text, err := readFile("/proc/" + strconv.Itoa(c.init.pid) + "/cgroup")
 	if err != nil {
 		c.notes.warn("Failed to get cgroup path. Container may have exited")

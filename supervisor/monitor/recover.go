@@ -297,6 +297,7 @@ type heritage struct {
 	callers string // of this very process, before it became another program
 	clients string // likewise
 
+	oomEvents string            // likewise
 	inherited []int             // likewise
 	caught    ownsignal.Catcher // likewise, if there was one
 }
@@ -328,6 +329,7 @@ func succeed(args []string) int {
 	path, _ := syscall.Getenv(dirVariable)
 	h.callers, _ = syscall.Getenv(callersVariable)
 	h.clients, _ = syscall.Getenv(clientsVariable)
+	h.oomEvents, _ = syscall.Getenv(oomVariable)
 	list, _ := syscall.Getenv(inheritedVariable)
 	for digits := range strings.SplitSeq(list, "/") {
 		if fd := number(digits); fd > 2 {
@@ -340,7 +342,7 @@ func succeed(args []string) int {
 		ready = number(text)
 		unix.CloseOnExec(ready)
 	}
-	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, clientsVariable, inheritedVariable, keeper.KeptVariable} {
+	for _, name := range [...]string{dirVariable, readyVariable, callersVariable, clientsVariable, inheritedVariable, oomVariable, keeper.KeptVariable} {
 		_ = syscall.Unsetenv(name)
 	}
 	tell := func(text string) {
@@ -446,7 +448,9 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if conn := h.take(keeperName); conn >= 0 {
 		c.deposit.resume(c, conn)
 	}
-	c.oom.fd = max(0, h.take(oomName))
+	if c.oom.fd = max(0, h.take(oomName)); c.oom.fd != 0 {
+		c.oom.events = h.oomEvents
+	}
 	if !same {
 		c.writeMonitorPID()
 	}
@@ -489,7 +493,7 @@ func (c *Container) goOn(h *heritage) {
 		return
 	}
 	if c.init.pid != 0 {
-		c.lookAfter()
+		c.lookAfter(h)
 	}
 	c.step(lifecycle.Event{Kind: lifecycle.Recovered})
 	c.server.awaitCallers()
@@ -554,9 +558,11 @@ func (c *Container) exitEvents(status lifecycle.Status) []lifecycle.Event {
 }
 
 // lookAfter watches init and what is around it, as created does.
-func (c *Container) lookAfter() {
+func (c *Container) lookAfter(h *heritage) {
 	// Of somebody else's child an older kernel says once how it ends, to who listens.
-	if _, err := c.init.pidfd.ExitInfo(); errors.Is(err, process.ErrUnsupported) && !c.ours() {
+	if fd := h.take(exitsName); fd >= 0 {
+		c.init.watch = process.ResumeExitWatch(fd, c.init.pid)
+	} else if _, err := c.init.pidfd.ExitInfo(); errors.Is(err, process.ErrUnsupported) && !c.ours() {
 		if c.init.watch, err = process.WatchExit(c.init.pid); err != nil {
 			c.init.watch = nil
 			c.notes.warn("container " + c.o.ID + ": its exit status may stay unknown: " + err.Error())

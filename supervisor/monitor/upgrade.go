@@ -30,7 +30,12 @@ const (
 	attachName  = "attach"
 	ctlName     = "ctl"
 	winszName   = "winsz"
+	exitsName   = "exits" // init's ExitWatch
 )
+
+// oomVariable is the oom.events of the program before. init may have ended since,
+// and the kernel has the end of a process in the root of each version 1 hierarchy.
+const oomVariable = "_GRACEMON_OOM"
 
 // callersVariable lists the connections of the control socket: number, process,
 // request and granted start of each.
@@ -186,6 +191,9 @@ func (c *Container) passOn(asked *caller, more ...held) (env []string, passed []
 	if c.init.pid != 0 {
 		pass(keeper.Init, int(c.init.pidfd))
 	}
+	if c.init.watch != nil {
+		pass(exitsName, c.init.watch.FD())
+	}
 	if c.o.Terminal {
 		pass(keeper.Terminal, c.streams.ours[1])
 	} else {
@@ -228,6 +236,7 @@ func (c *Container) passOn(asked *caller, more ...held) (env []string, passed []
 	return []string{
 		keeper.KeptVariable + "=" + strings.Join(kept, ","), callersVariable + "=" + strings.Join(callers, ","),
 		clientsVariable + "=" + strings.Join(clients, ","), inheritedVariable + "=" + slashed(c.s.leftOpen()...),
+		oomVariable + "=" + c.oom.events,
 	}, passed
 }
 
