@@ -68,15 +68,26 @@ func (b *Bed) Sleep(args, env []string) error {
 		return ErrEntry
 	}
 	word := Variable + "=" + strconv.Itoa(b.Epoll) + "/" + strconv.Itoa(b.Signals) + "/" + strconv.Itoa(b.Caught)
-	// To a Go program a PIPE that it is sent does nothing, and CRI-O has systemd send
-	// one to each monitor when the node is shut down. What is ignored stays so.
-	ignore, before := sigaction{handler: sigIgn}, sigaction{}
-	if err := setAction(unix.SIGPIPE, &ignore, &before); err != nil {
-		return err
+	// What is ignored stays so.
+	ignore := sigaction{handler: sigIgn}
+	var before [len(harmless)]sigaction
+	for i, s := range harmless {
+		if err := setAction(s, &ignore, &before[i]); err != nil {
+			return err
+		}
 	}
 	err := syscall.Exec("/proc/self/exe", args, append([]string{word}, env...))
-	_ = setAction(unix.SIGPIPE, &before, &ignore)
+	for i, s := range harmless {
+		_ = setAction(s, &before[i], nil)
+	}
 	return err
+}
+
+// harmless are signals that do nothing to a Go program that has not asked for them,
+// and would end another. CRI-O has systemd send a PIPE to each monitor when the node is
+// shut down.
+var harmless = [...]unix.Signal{
+	unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGPROF, unix.SIGIO, unix.SIGPWR,
 }
 
 // sigaction is as long as the kernel's (rt_sigaction(2)), and has its first member.

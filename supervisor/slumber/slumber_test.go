@@ -140,11 +140,13 @@ func TestWakesAsTheSameProcess(t *testing.T) {
 	}
 }
 
-// As it does nothing to one who is awake.
-func TestPipeDoesNothing(t *testing.T) {
+// As they do nothing to one who is awake.
+func TestHarmlessSignals(t *testing.T) {
 	helper, wake, said := startAsleep(t)
-	if err := helper.Process.Signal(unix.SIGPIPE); err != nil {
-		t.Fatal(err)
+	for _, sig := range harmless {
+		if err := helper.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, err := wake.Write([]byte{0}); err != nil {
 		t.Fatal(err)
