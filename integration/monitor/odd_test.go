@@ -251,6 +251,43 @@ func TestMadeAnewBeforeTheExitCommandEnds(t *testing.T) {
 	c.expect("exit file", c.exitFile(), "5")
 }
 
+// Supervisor and container have died together, and the container is made anew at
+// once: what the old one had promised is done first, by whoever succeeds it, and
+// nobody touches what is the new one's.
+func TestMadeAnewAfterBothHaveDied(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	for range 5 {
+		c := ours.container(t, obedient)
+		c.must(os.WriteFile(c.dir+"/exit-command", []byte("#!/bin/sh\ncat "+c.exits+"/"+c.id+" >>"+c.dir+"/ends\n"), 0o755))
+		c.started("--exit-command", c.dir+"/exit-command")
+		c.says("stdout F up")
+		init := c.pid()
+		c.must(syscall.Kill(c.monitor, syscall.SIGKILL))
+		c.must(syscall.Kill(init, syscall.SIGKILL))
+		c.until("both are dead", func() bool { return !running(c.monitor) && !running(init) })
+		c.call("delete", "--force", c.id)
+		c.monitor = 0
+		c.started("--exit-command", c.dir+"/exit-command")
+		c.until("it is up again", func() bool {
+			text, _ := os.ReadFile(c.log)
+			return strings.Count(string(text), "stdout F up\n") == 2
+		})
+		c.expect("the old one's exit file", c.exitFile(), "137")
+		c.expect("the new one", strings.Fields(c.ask("state"))[1], "status=running")
+		c.until("the old one's exit command was run", func() bool { return exists(c.dir + "/ends") })
+		c.must(os.Remove(c.exits + "/" + c.id))
+		c.expect("the new one", strings.Fields(c.ask("state"))[1], "status=running")
+		c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+		c.expect("exit file", c.exitFile(), "5")
+		c.gone()
+		text, err := os.ReadFile(c.dir + "/ends")
+		c.must(err)
+		c.expect("what the exit commands saw", string(text), "1375")
+		c.remove()
+	}
+}
+
 // systemd stops the supervisor's scope while the exit command runs in it.
 func TestExitCommandIsTerminated(t *testing.T) {
 	ours, _ := stacks("runc")

@@ -17,6 +17,7 @@ import (
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/recovery"
@@ -185,11 +186,19 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 		}
 		return statedir.Create(c.record.RuntimeRoot, c.o.ID)
 	}
-	// What its supervisor had promised is done first.
-	if s, err := startSuccessor(old.Path(), nil); err == nil && s != nil && s.ready() == nil {
-		if dir, err := statedir.Create(c.record.RuntimeRoot, c.o.ID); err != runtime.ErrExist {
-			return dir, err
-		}
+	// What its supervisor had promised is done first, by the successor that the
+	// keeper finds for it, or one of ours.
+	if needsSuccessor(old.Path()) {
+		keeper.Await(old.Path(), int(answerPatience.Milliseconds()))
+	}
+	if s, err := startSuccessor(old.Path(), nil); err == nil && s != nil {
+		_ = s.ready()
+	}
+	if !endsSoon(old) {
+		return nil, runtime.ErrExist
+	}
+	if dir, err := statedir.Create(c.record.RuntimeRoot, c.o.ID); err != runtime.ErrExist {
+		return dir, err
 	}
 	var st unix.Stat_t
 	record, err := old.ReadRecord()
@@ -203,6 +212,27 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 		return nil, err
 	}
 	return statedir.Create(c.record.RuntimeRoot, c.o.ID)
+}
+
+// endsSoon waits for a supervisor whose container has ended until it has recorded
+// that, and reports whether it has, or there is none.
+func endsSoon(dir *statedir.Dir) bool {
+	for deadline := loop.Now().After(lifecycle.Duration(settling)); ; time.Sleep(5 * time.Millisecond) {
+		conn, err := control.Dial(dir.FD())
+		if err != nil {
+			return true
+		}
+		reply, err := conn.Ask(control.Request{Verb: control.State}, settling)
+		conn.Close()
+		switch {
+		case err != nil && err != control.ErrHungUp:
+			return false
+		case err == nil && reply.Phase == lifecycle.Stopped.String():
+			return true
+		case err == nil && reply.Phase != lifecycle.Draining.String(), loop.Now() >= deadline:
+			return false
+		}
+	}
 }
 
 // settling is how long a state directory may be without a record and a socket,
