@@ -432,10 +432,19 @@ func (c *Container) Remove() error {
 		_ = c.monitor.Send(signals.CONT) // a scene may have stopped it
 	}
 	var errs []error
-	cmd := c.stack.command(ctx, c.bundle, c.stack.Runtime, "--root", c.root, "delete", "--force", c.ID)
-	cmd.Env = c.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		errs = append(errs, fmt.Errorf("delete %s: %w: %s", c.ID, err, oneLine(string(out))))
+	remove := func() error {
+		cmd := c.stack.command(ctx, c.bundle, c.stack.Runtime, "--root", c.root, "delete", "--force", c.ID)
+		cmd.Env = c.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("delete %s: %w: %s", c.ID, err, oneLine(string(out)))
+		}
+		return err
+	}
+	// crun 1.8.1 opens init by its pid, even of a container that has ended, and has
+	// once said "open pidfd: No such file or directory" of it.
+	if err := remove(); err != nil && (!strings.Contains(err.Error(), "open pidfd") || remove() != nil) {
+		errs = append(errs, err)
 	}
 	if c.Init >= 0 {
 		_ = c.Init.Send(signals.KILL)
