@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -788,37 +787,29 @@ func journalFields(entry []byte) string {
 // journal has the stack's programs run where the socket is journald's.
 func (s *stack) journal(t *testing.T) *net.UnixConn {
 	t.Helper()
-	var conn *net.UnixConn
-	made := make(chan error)
-	go func() {
-		// The thread ends with this goroutine; it is good for nothing else now.
-		runtime.LockOSThread()
-		made <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return os.NewSyscallError("unshare", err)
-			}
-			if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return os.NewSyscallError("mount / private", err)
-			}
-			if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-				return os.NewSyscallError("mount /run", err)
-			}
-			if err := os.MkdirAll("/run/systemd/journal", 0o755); err != nil {
-				return err
-			}
-			ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return os.NewSyscallError("open the namespace", err)
-			}
-			t.Cleanup(func() { unix.Close(ns) })
-			s.namespace = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns)
-			conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "/run/systemd/journal/socket", Net: "unixgram"})
-			return err
-		}()
-	}()
-	if err := <-made; err != nil {
-		t.Skip("no mount namespace with a journal: ", err)
+	return s.listening(t, "/run/systemd/journal/socket", func() error {
+		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+			return os.NewSyscallError("mount /run", err)
+		}
+		return os.MkdirAll("/run/systemd/journal", 0o755)
+	})
+}
+
+// listening has the stack's programs run in a mount namespace in which the socket
+// is the test's, where prepare has made room for it.
+func (s *stack) listening(t *testing.T, socket string, prepare func() error) (conn *net.UnixConn) {
+	t.Helper()
+	fd, path, err := testbed.MountNamespace(func() (err error) {
+		if err = prepare(); err == nil {
+			conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+		}
+		return err
+	})
+	if err != nil {
+		t.Skip("no mount namespace with "+socket+": ", err)
 	}
+	t.Cleanup(func() { unix.Close(fd) })
 	t.Cleanup(func() { conn.Close() })
+	s.namespace = path
 	return conn
 }

@@ -2,11 +2,9 @@ package monitor
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,55 +17,28 @@ import (
 func (s *stack) syslog(t *testing.T) *net.UnixConn {
 	t.Helper()
 	dev := t.TempDir()
-	var conn *net.UnixConn
-	made := make(chan error)
-	go func() {
-		// The thread ends with this goroutine; it is good for nothing else now.
-		runtime.LockOSThread()
-		made <- func() error {
-			if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-				return os.NewSyscallError("unshare", err)
+	return s.listening(t, "/dev/log", func() error {
+		if err := unix.Mount("tmpfs", dev, "tmpfs", 0, "mode=755"); err != nil {
+			return os.NewSyscallError("mount a /dev", err)
+		}
+		for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "ptmx"} {
+			if err := os.WriteFile(dev+"/"+name, nil, 0o644); err != nil {
+				return err
 			}
-			if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-				return os.NewSyscallError("mount / private", err)
+			if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND, ""); err != nil {
+				return os.NewSyscallError("bind "+name, err)
 			}
-			if err := unix.Mount("tmpfs", dev, "tmpfs", 0, "mode=755"); err != nil {
-				return os.NewSyscallError("mount a /dev", err)
+		}
+		for _, name := range []string{"pts", "shm"} {
+			if err := os.Mkdir(dev+"/"+name, 0o755); err != nil {
+				return err
 			}
-			for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty", "ptmx"} {
-				if err := os.WriteFile(dev+"/"+name, nil, 0o644); err != nil {
-					return err
-				}
-				if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND, ""); err != nil {
-					return os.NewSyscallError("bind "+name, err)
-				}
+			if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+				return os.NewSyscallError("bind "+name, err)
 			}
-			for _, name := range []string{"pts", "shm"} {
-				if err := os.Mkdir(dev+"/"+name, 0o755); err != nil {
-					return err
-				}
-				if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-					return os.NewSyscallError("bind "+name, err)
-				}
-			}
-			if err := unix.Mount(dev, "/dev", "", unix.MS_MOVE, ""); err != nil {
-				return os.NewSyscallError("move it to /dev", err)
-			}
-			ns, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return os.NewSyscallError("open the namespace", err)
-			}
-			t.Cleanup(func() { unix.Close(ns) })
-			s.namespace = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns)
-			conn, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: "/dev/log", Net: "unixgram"})
-			return err
-		}()
-	}()
-	if err := <-made; err != nil {
-		t.Skip("no mount namespace with a /dev of its own: ", err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	return conn
+		}
+		return os.NewSyscallError("move it to /dev", unix.Mount(dev, "/dev", "", unix.MS_MOVE, ""))
+	})
 }
 
 // heard gives what was sent so far, without what differs each time.

@@ -19,8 +19,17 @@ func onCgroup2() bool {
 // mount, for crun on a hybrid host; nothing changes for the machine. It gives a
 // path by which the namespace can be entered as long as this process lives.
 var Cgroup2Namespace = sync.OnceValues(func() (string, error) {
+	_, path, err := MountNamespace(func() error {
+		return os.NewSyscallError("mount cgroup2", unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""))
+	})
+	return path, err
+})
+
+// MountNamespace makes a mount namespace whose mounts nobody outside sees, and has
+// it prepared from within. The path is one by which it can be entered as long as
+// this process has the descriptor open.
+func MountNamespace(prepare func() error) (fd int, path string, err error) {
 	made := make(chan error)
-	var path string
 	go func() {
 		// The thread ends with this goroutine; it is good for nothing else now.
 		runtime.LockOSThread()
@@ -33,14 +42,14 @@ var Cgroup2Namespace = sync.OnceValues(func() (string, error) {
 			if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 				return os.NewSyscallError("mount / private", err)
 			}
-			if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
-				return os.NewSyscallError("mount cgroup2", err)
+			if err := prepare(); err != nil {
+				return err
 			}
-			fd, err := unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
-			return err
+			var err error
+			fd, err = unix.Open("/proc/thread-self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			return os.NewSyscallError("open the namespace", err)
 		}()
 	}()
-	err := <-made
-	return path, err
-})
+	err = <-made
+	return fd, fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd), err
+}
