@@ -63,7 +63,7 @@ func victimOptions(dir string, lp *loop.Loop) Options {
 		panic(err)
 	}
 	o := Options{
-		Paths: []string{"k8s-file:" + filepath.Join(dir, "log")}, Dir: fd, Loop: lp,
+		File: filepath.Join(dir, "log"), Dir: fd, Loop: lp,
 		Warn: func(text string) { fmt.Fprintln(os.Stderr, "victim warns:", text) },
 	}
 	if os.Getenv("LOGS_TEST_ROTATE") != "" {
@@ -453,7 +453,7 @@ func TestEachCut(t *testing.T) {
 					old = log + ".20260102-030405"
 					os.Rename(log, old)
 				}
-				l, err := Open(Options{Paths: []string{log}, Dir: d, Warn: func(text string) { t.Error(text) }})
+				l, err := Open(Options{File: log, Dir: d, Warn: func(text string) { t.Error(text) }})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -54,7 +54,7 @@ func numbered(from, to int) string {
 // A full disk, shorter than the spool lasts: nothing is lost.
 func TestFullDisk(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
-	c := run(t, Options{Paths: []string{filepath.Join(disk, "log")}})
+	c := run(t, Options{File: filepath.Join(disk, "log")})
 	c.says(numbered(0, 1000))
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(1000, 20000))
@@ -81,7 +81,7 @@ func TestFullDisk(t *testing.T) {
 func TestFullDiskForLong(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
 	log := filepath.Join(disk, "log")
-	c := run(t, Options{Paths: []string{log}, SpoolMax: 1 << 20})
+	c := run(t, Options{File: log, SpoolMax: 1 << 20})
 	c.says(numbered(0, 10))
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(10, 100000))
@@ -150,7 +150,7 @@ func TestNoRoomForTheSpool(t *testing.T) {
 func TestNoRoomForAnything(t *testing.T) {
 	disk := smallDisk(t, 512<<10)
 	log := filepath.Join(disk, "log")
-	c := run(t, Options{Dir: openDir(t, disk), Paths: []string{log}, SpoolMax: 64 << 10})
+	c := run(t, Options{Dir: openDir(t, disk), File: log, SpoolMax: 64 << 10})
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(0, 50000)) // returns: the container is not held up
 	release()
@@ -186,7 +186,7 @@ func TestMissingDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	log := filepath.Join(dir, "log")
 	os.Mkdir(dir, 0o700)
-	c := run(t, Options{Paths: []string{log}})
+	c := run(t, Options{File: log})
 	c.says("lost with its file\n")
 	os.RemoveAll(dir)
 	c.says("kept\n")
@@ -227,7 +227,7 @@ func TestDamagedCursor(t *testing.T) {
 func TestSuccessorWithoutLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	os.Mkdir(dir, 0o700)
-	c := run(t, Options{Paths: []string{filepath.Join(dir, "log")}})
+	c := run(t, Options{File: filepath.Join(dir, "log")})
 	c.says("one\n")
 	c.logs.Close()
 	os.Rename(dir, dir+".away")
@@ -246,9 +246,9 @@ func TestSuccessorWithoutLog(t *testing.T) {
 
 // What a container leaves behind may write faster than its log can be written.
 func TestDrainEndsWhileTheContainerWrites(t *testing.T) {
-	for name, paths := range map[string][]string{"k8s-file": nil, "none": {"none"}} {
+	for name, file := range map[string]string{"k8s-file": "", "none": nowhere} {
 		t.Run(name, func(t *testing.T) {
-			c := run(t, Options{Paths: paths})
+			c := run(t, Options{File: file})
 			text, wrote := []byte(numbered(0, 40000)), 0
 			refill := func([]byte) {
 				for wrote < 100<<20 {
@@ -285,7 +285,7 @@ func TestDrainEndsWhileTheContainerWrites(t *testing.T) {
 func TestNoRoomWithinALine(t *testing.T) {
 	j := startJournal(t, t.TempDir()+"/socket")
 	state := smallDisk(t, 1<<20)
-	c := run(t, Options{Paths: []string{"journald"}, ID: testID, JournalSocket: j.path, Dir: openDir(t, state)})
+	c := run(t, Options{Journal: true, ID: testID, JournalSocket: j.path, Dir: openDir(t, state)})
 	c.says("begin ")
 	release := fill(t, filepath.Join(state, "ballast"))
 	if c.says(strings.Repeat("middle ", 1000)); !c.out.volatile {
@@ -375,7 +375,7 @@ func TestUnsettledForLong(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "logs")
 			os.Mkdir(dir, 0o700)
 			log := filepath.Join(dir, "log")
-			c := run(t, Options{Paths: []string{log}, SpoolMax: 1 << 20})
+			c := run(t, Options{File: log, SpoolMax: 1 << 20})
 			if done {
 				c.says("one\n")
 			}

@@ -19,8 +19,8 @@ func TestNoGarbage(t *testing.T) {
 		"k8s-file": {},
 		"much":     {}, // by the spool's ring
 		"full":     {SizeMax: 1 << 30, GlobalSizeMax: 1 << 40},
-		"none":     {Paths: []string{"none"}},
-		"journald": {Paths: []string{"journald"}, ID: testID, JournalSocket: journal.path},
+		"none":     {File: nowhere},
+		"journald": {Journal: true, ID: testID, JournalSocket: journal.path},
 		"memory":   {Dir: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestFinishedContainerHasNoRing(t *testing.T) {
 
 // A quiet container without a log driver has no buffers either.
 func TestQuietContainerWithoutLog(t *testing.T) {
-	c := run(t, Options{Paths: []string{"none"}})
+	c := run(t, Options{File: nowhere})
 	c.says(numbered(0, 50000))
 	if resident(t, c.logs.buffers.mem) == 0 || c.logs.quiet == 0 {
 		t.Fatal("nothing was in use, or nobody looks for it")

@@ -2,7 +2,6 @@ package logs
 
 import (
 	"encoding/binary"
-	"errors"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -34,20 +33,19 @@ type journald struct {
 	size    [8]byte
 
 	trouble trouble
+	known   bool              // it has taken something from this process, so that there is one
+	down    lifecycle.Instant // since when it could not be reached; 0: it could
 	blocked lifecycle.Instant // since when journald has taken nothing; 0: it takes
 	waiting bool              // for the socket to become writable
 }
 
 func newJournald(l *Logs) *journald { return &journald{l: l, fd: -1} }
 
-// prepare checks what conmon checks, and makes the constant fields. A journald
-// that is not there is no error: it may come.
-func (j *journald) prepare(o *Options) error {
-	const short = 12
-	if len(o.ID) <= short {
-		return errors.New("Container ID must be longer than 12 characters") //lint:ignore ST1005 conmon's words
-	}
-	identifier := o.ID[:short]
+// prepare makes the constant fields. Nothing is connected before there is something
+// to say: a journald may come later, and a container that says nothing needs none.
+func (j *journald) prepare(o *Options) {
+	short := o.ID[:min(12, len(o.ID))]
+	identifier := short
 	if o.Name != "" {
 		identifier = o.Name
 	}
@@ -55,7 +53,7 @@ func (j *journald) prepare(o *Options) error {
 		identifier = o.Tag
 	}
 	b := appendField(nil, "CONTAINER_ID_FULL="+o.ID)
-	b = appendField(b, "CONTAINER_ID="+o.ID[:short])
+	b = appendField(b, "CONTAINER_ID="+short)
 	if o.Tag != "" {
 		b = appendField(b, "CONTAINER_TAG="+o.Tag)
 	}
@@ -64,9 +62,6 @@ func (j *journald) prepare(o *Options) error {
 	}
 	b = appendField(b, "SYSLOG_IDENTIFIER="+identifier)
 	for _, label := range o.Labels {
-		if err := checkLabel(label); err != nil {
-			return err
-		}
 		b = appendField(b, label)
 	}
 	j.fields = b
@@ -74,10 +69,6 @@ func (j *journald) prepare(o *Options) error {
 	if j.path == "" {
 		j.path = JournalSocket
 	}
-	if err := j.connect(); err != nil {
-		j.failed(err)
-	}
-	return nil
 }
 
 // appendField puts a field as the protocol has it: a value with a newline in it
@@ -94,7 +85,6 @@ func appendField(b []byte, field string) []byte {
 
 // connect makes the socket. It is connected, so that it can be waited for.
 func (j *journald) connect() error {
-	j.close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -213,13 +203,19 @@ func (j *journald) send(text []byte, priority byte, partial bool) bool {
 		parts = appendPart(parts, partialField)
 	}
 	j.header.Iov, j.header.Iovlen = &parts[0], uint64(len(parts))
-	err := j.sendmsg(&j.header)
+	var err error
+	if j.fd < 0 {
+		err = j.connect()
+	}
+	if err == nil {
+		err = j.sendmsg(&j.header)
+	}
 	if err == unix.EMSGSIZE || err == unix.ENOBUFS {
 		err = j.sendFile(parts)
 	}
 	switch err {
 	case nil:
-		j.blocked = 0
+		j.blocked, j.down, j.known = 0, 0, true
 		if j.trouble.end() {
 			j.l.options.Warn("The journal is written again")
 		}
@@ -292,10 +288,22 @@ func (j *journald) wait() {
 	j.l.wake(j.trouble.retry)
 }
 
-// isSlow reports whether it is alive and has not taken all; for as long as it must
-// be waited for.
-func (j *journald) isSlow() bool {
-	return j.blocked != 0 && loop.Now() < j.blocked.After(patience)
+// comes reports whether a journald that has not taken all is to be waited for: it
+// is alive and slow, or it has gone and may be on its way back.
+func (j *journald) comes() bool {
+	now := loop.Now()
+	return j.blocked != 0 && now < j.blocked.After(patience) ||
+		j.down != 0 && now < j.down.After(restartPatience)
+}
+
+// hurry has a journald that has gone be looked for at short intervals, since
+// somebody waits.
+func (j *journald) hurry() {
+	if soon := loop.Now().After(firstPause); j.trouble.err != nil && j.trouble.retry > soon {
+		j.trouble.retry = soon
+	}
+	j.trouble.pause = 0
+	j.l.wake(j.trouble.retry)
 }
 
 func (j *journald) stopWaiting() {
@@ -312,6 +320,10 @@ func (j *journald) writable(uint32) {
 
 func (j *journald) failed(err error) {
 	j.blocked = 0
+	// A socket that nobody listens on is one that a journald has left.
+	if j.down == 0 && (j.known || err == unix.ECONNREFUSED) {
+		j.down = loop.Now()
+	}
 	if j.trouble.begin(err) {
 		j.l.options.Warn("Failed to write to the journal: " + explain(err) +
 			": output is kept, at most " + strconv.FormatInt(j.l.options.SpoolMax, 10) + " bytes a stream, and written when it can be")
@@ -320,11 +332,4 @@ func (j *journald) failed(err error) {
 }
 
 // tryAgain is called when it is time to.
-func (j *journald) tryAgain() {
-	j.trouble.err = nil
-	if j.fd < 0 {
-		if err := j.connect(); err != nil {
-			j.failed(err)
-		}
-	}
-}
+func (j *journald) tryAgain() { j.trouble.err = nil }

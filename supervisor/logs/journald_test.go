@@ -126,7 +126,7 @@ func parseDatagram(t *testing.T, b []byte) (fields [][2]string) {
 func runJournal(t *testing.T, o Options) (*container, *journal) {
 	t.Helper()
 	j := startJournal(t, filepath.Join(t.TempDir(), "socket"))
-	o.Paths, o.JournalSocket = []string{"journald"}, j.path
+	o.Journal, o.JournalSocket = true, j.path
 	if o.ID == "" {
 		o.ID = testID
 	}
@@ -334,7 +334,7 @@ func TestSlowJournaldAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := startJournal(t, t.TempDir()+"/socket")
-	c := run(t, Options{Loop: lp, Paths: []string{"journald"}, ID: testID, JournalSocket: j.path})
+	c := run(t, Options{Loop: lp, Journal: true, ID: testID, JournalSocket: j.path})
 	said := numbered(0, 3000) + "no end"
 	c.says(said)
 	unix.Close(c.pipe)
@@ -360,7 +360,7 @@ func TestStuckJournaldAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := startJournal(t, t.TempDir()+"/socket")
-	c := run(t, Options{Loop: lp, Paths: []string{"journald"}, ID: testID, JournalSocket: j.path})
+	c := run(t, Options{Loop: lp, Journal: true, ID: testID, JournalSocket: j.path})
 	c.says(numbered(0, 3000))
 	if !c.logs.Late() {
 		t.Error("it is not waited for")
@@ -373,4 +373,63 @@ func TestStuckJournaldAtTheEnd(t *testing.T) {
 	if len(c.warnings) != 1 || !strings.Contains(c.warnings[0], "could not be written to a log") {
 		t.Errorf("warnings are %q", c.warnings)
 	}
+}
+
+// A journald that has gone a moment before the container ends has its last words
+// when it is back, whatever the intervals were by then.
+func TestJournaldIsRestartedAtTheEnd(t *testing.T) {
+	c, j := runJournal(t, Options{})
+	c.says("before\n")
+	j.all()
+	j.stop()
+	said := numbered(0, 200)
+	c.says(said)
+	c.logs.journal.trouble.pause = lastPause
+	c.logs.journal.failed(unix.ECONNREFUSED)
+	unix.Close(c.pipe)
+	if !c.logs.Late() {
+		t.Fatal("it is not waited for")
+	}
+	if wait := c.logs.Due() - loop.Now(); wait > lifecycle.Instant(firstPause) {
+		t.Errorf("it is looked for again in %d ms", int64(wait)/1e6)
+	}
+	j = startJournal(t, j.path)
+	var got []string
+	for c.logs.Late() {
+		got = append(got, j.all()...)
+		c.logs.tryAgain(lifecycle.Never)
+	}
+	c.logs.Finish()
+	c.logs.Close()
+	if got = append(got, j.all()...); strings.Join(got, "") != said {
+		t.Errorf("the journal has %d messages of 200", len(got))
+	}
+}
+
+// One that does not come back is waited for no longer than it takes to start one;
+// and where there has never been one nobody waits, or is told before there is
+// something to say.
+func TestNoJournaldAtTheEnd(t *testing.T) {
+	c, j := runJournal(t, Options{})
+	c.says("before\n")
+	j.stop()
+	c.says("after\n")
+	c.logs.journal.down = 1
+	if c.logs.Late() {
+		t.Error("it is waited for although it has not come back")
+	}
+	c.ends()
+
+	c = run(t, Options{Journal: true, ID: testID, JournalSocket: t.TempDir() + "/none"})
+	if len(c.warnings) != 0 {
+		t.Errorf("warnings are %q before anything was said", c.warnings)
+	}
+	c.says("hello\n")
+	if c.logs.Late() {
+		t.Error("a journald is waited for that has never been there")
+	}
+	if len(c.warnings) != 1 {
+		t.Errorf("warnings are %q, want one", c.warnings)
+	}
+	c.ends()
 }

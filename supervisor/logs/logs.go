@@ -4,7 +4,7 @@
 // A supervisor opens the logs of its container once, and gives each FIFO (or
 // pty) of the container to them:
 //
-//	l, err := logs.Open(logs.Options{Paths: paths, Dir: stateDir, Loop: loop, ...})
+//	l, err := logs.Open(logs.Options{File: path, Dir: stateDir, Loop: loop, ...})
 //	out := l.Stream(logs.Stdout, fifo, false)
 //	out.Sink = attached.Send            // optional
 //	out.Watch(func() { ... })           // told when the container has closed it
@@ -38,7 +38,6 @@
 package logs
 
 import (
-	"errors"
 	"strconv"
 
 	"gracerun.io/supervisor/lifecycle"
@@ -84,7 +83,10 @@ const (
 
 // Options says where output goes. The zero value of a limit means no limit.
 type Options struct {
-	Paths         []string // each --log-path
+	File        string // the path of a log in the format of the Container Runtime Interface; "": none
+	Journal     bool   // to the journal of systemd
+	Passthrough bool   // nothing is read here: the container has the caller's own stdout and stderr
+
 	SizeMax       int64    // --log-size-max, bytes; not positive: no limit
 	GlobalSizeMax int64    // --log-global-size-max, bytes; not positive: no limit
 	Rotate        bool     // --log-rotate: keep what was full instead of dropping it
@@ -136,10 +138,9 @@ const (
 
 // Logs are the logs of one container, and what is on its way to them.
 type Logs struct {
-	options     Options
-	passthrough bool
-	k8s         *k8sFile
-	journal     *journald
+	options Options
+	k8s     *k8sFile
+	journal *journald
 
 	cursor  *spool.Cursor
 	streams [sources]*Stream
@@ -151,7 +152,7 @@ type Logs struct {
 	moved int               // bytes, since quiet was set
 }
 
-// Open reads the log options as conmon does and opens the logs. With the cursor
+// Open opens the logs. With the cursor
 // of a predecessor in the state directory it first settles the write that the
 // predecessor had begun; what is in its spool then is written at once.
 //
@@ -167,8 +168,11 @@ func Open(options Options) (*Logs, error) {
 	if l.options.Warn == nil {
 		l.options.Warn = func(string) {}
 	}
-	if err := l.chooseDrivers(); err != nil {
-		return nil, err
+	if options.File != "" {
+		l.k8s = newK8sFile(l, options.File)
+	}
+	if options.Journal {
+		l.journal = newJournald(l)
 	}
 	successor := l.openCursor()
 	if l.k8s != nil {
@@ -178,17 +182,9 @@ func Open(options Options) (*Logs, error) {
 			l.k8s.failed(err)
 			l.k8s.unsettled = true
 		}
-		if l.journal == nil && options.Tag != "" {
-			return nil, errors.New("k8s-file doesn't support --log-tag")
-		}
-		if l.journal == nil && len(options.Labels) > 0 {
-			return nil, errors.New("k8s-file doesn't support --log-label")
-		}
 	}
 	if l.journal != nil {
-		if err := l.journal.prepare(&options); err != nil {
-			return nil, err
-		}
+		l.journal.prepare(&options)
 	}
 	if successor {
 		l.resume()
@@ -196,38 +192,15 @@ func Open(options Options) (*Logs, error) {
 	return l, nil
 }
 
-// chooseDrivers makes the drivers that are asked for. As with conmon the last
-// k8s-file wins, and "none" beside others changes nothing.
-func (l *Logs) chooseDrivers() error {
-	if len(l.options.Paths) == 0 {
-		return errors.New("Log driver not provided. Use --log-path") //lint:ignore ST1005 conmon's words
-	}
-	for _, path := range l.options.Paths {
-		driver, err := ParseDriver(path)
-		if err != nil {
-			return err
-		}
-		switch driver.Kind {
-		case K8sFile:
-			l.k8s = newK8sFile(l, driver.Path)
-		case Journald:
-			l.journal = newJournald(l)
-		case Passthrough:
-			l.passthrough = true
-		}
-	}
-	return nil
-}
-
 // Passthrough reports whether the container is to write to the caller's own
 // stdout and stderr. There are no streams to read then, whatever other drivers
 // were asked for, and no attach socket.
-func (l *Logs) Passthrough() bool { return l.passthrough }
+func (l *Logs) Passthrough() bool { return l.options.Passthrough }
 
 // openCursor opens the cursor of the state directory, and reports whether a
 // predecessor has left one there. Without one it goes on in memory.
 func (l *Logs) openCursor() (successor bool) {
-	if l.options.Dir >= 0 && !l.passthrough {
+	if l.options.Dir >= 0 && !l.options.Passthrough {
 		successor = spool.Exists(l.options.Dir, spool.CursorName)
 		cursor, err := spool.OpenCursor(l.options.Dir)
 		if err == nil {
@@ -277,7 +250,7 @@ func (l *Logs) fit() {
 // Kept reports whether nothing of the output is in this process alone: another
 // one with the same state directory can go on with it at any time.
 func (l *Logs) Kept() bool {
-	if l.options.Dir < 0 || l.passthrough {
+	if l.options.Dir < 0 || l.options.Passthrough {
 		return false
 	}
 	for _, s := range l.streams {
@@ -309,9 +282,10 @@ func (l *Logs) Reopen() {
 }
 
 // Late brings all that was written to the journal, lines without an end too, and
-// reports whether a journald that lives has to be waited for, which takes what is
-// left as fast as it can. It is for before Finish, as often as it gives true. Other
-// logs take all at once, or cannot.
+// reports whether a journald has to be waited for that lives and takes what is left
+// as fast as it can, or that has gone a short while ago and may be on its way back.
+// It is for before Finish, as often as it gives true. Other logs take all at once,
+// or cannot.
 func (l *Logs) Late() bool {
 	if l.journal == nil {
 		return false
@@ -324,7 +298,11 @@ func (l *Logs) Late() bool {
 			left = left || s.pos(journalLog) < s.spool.Size()
 		}
 	}
-	return left && l.journal.isSlow()
+	if !left || !l.journal.comes() {
+		return false
+	}
+	l.journal.hurry()
+	return true
 }
 
 // Finish writes what is there of lines that have no end yet, since none will

@@ -22,12 +22,18 @@ type container struct {
 	options  Options
 }
 
+// nowhere is for the File of those who want no log at all.
+const nowhere = "none"
+
 // run opens logs with the options on a state directory of its own.
 func run(t *testing.T, o Options) *container {
 	t.Helper()
 	c := &container{t: t, dir: t.TempDir()}
-	if o.Paths == nil {
-		o.Paths = []string{"k8s-file:" + c.log()}
+	switch {
+	case o.File == nowhere:
+		o.File = ""
+	case o.File == "" && !o.Journal:
+		o.File = c.log()
 	}
 	if o.Dir == 0 {
 		o.Dir = openDir(t, c.dir)

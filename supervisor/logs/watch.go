@@ -10,6 +10,10 @@ const (
 	// up before output is dropped instead.
 	patience = 5 * lifecycle.Second
 
+	// restartPatience is how long the exit of a container waits for a journald that
+	// has gone: it is started again by systemd within a second or two.
+	restartPatience = 10 * lifecycle.Second
+
 	// quietFor is how long hardly anything must have moved before buffers are given
 	// back.
 	quietFor = lifecycle.Second

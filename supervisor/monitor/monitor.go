@@ -235,7 +235,10 @@ func without(env []string, name string) []string {
 // logOptions are the options of package logs that the command line asks for.
 func logOptions(o *cmdline.Options, dir int) logs.Options {
 	return logs.Options{
-		Paths:         logPaths(&o.Log),
+		File:        o.Log.File,
+		Journal:     o.Log.Journal,
+		Passthrough: o.Log.Passthrough,
+
 		SizeMax:       o.LogSizeMax,
 		GlobalSizeMax: o.LogGlobalSizeMax,
 		Rotate:        o.LogRotate,
@@ -250,20 +253,4 @@ func logOptions(o *cmdline.Options, dir int) logs.Options {
 		NoPartialMessage: o.NoPartialMessage,
 		Dir:              dir,
 	}
-}
-
-func logPaths(l *cmdline.Log) (paths []string) {
-	if l.File != "" {
-		paths = append(paths, "k8s-file:"+l.File)
-	}
-	if l.Journal {
-		paths = append(paths, "journald")
-	}
-	if l.Passthrough {
-		paths = append(paths, "passthrough")
-	}
-	if paths == nil {
-		paths = []string{"none"}
-	}
-	return paths
 }

@@ -1,0 +1,48 @@
+package monitor
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A path may have a colon in it: all that follows the driver is the path.
+func TestLogPathWithColon(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, "echo hello; exit 3")
+		c.log = c.dir + "/a:b"
+		c.started()
+		c.expect("end", c.ended(), "exit 3, persisted 3\nstdout F hello")
+		if _, err := os.Lstat(c.dir + "/a"); err == nil {
+			t.Error("there is a log without the part after the colon")
+		}
+		c.gone()
+	})
+}
+
+// Where there is no journald the caller hears nothing of it: it has no container
+// yet that could have said anything.
+func TestNoJournald(t *testing.T) {
+	state := t.TempDir()
+	ours, theirs := stacks("runc")
+	for _, s := range []*stack{ours, theirs} {
+		t.Run(s.name, func(t *testing.T) {
+			s.need(t)
+			s.listening(t, "/run/another", func() error {
+				return os.NewSyscallError("mount /run", unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"))
+			})
+			c := s.container(t, "echo out; exit 3")
+			c.env = []string{stateVariable + state}
+			k := &crio{logSizeMax: unlimited, journald: true}
+			c.expect("create", c.crioCreate(k), "create: status 0, {\"pid\": PID}\n")
+			c.crioCall(k, "start", c.id)
+			c.expect("end", c.ended(), "exit 3, persisted 3\nstdout F out")
+			c.gone()
+			said, err := os.ReadFile(c.dir + "/said")
+			c.must(err)
+			c.expect("stderr", string(said), "")
+			c.crioDelete(k)
+		})
+	}
+}
