@@ -2,7 +2,9 @@ package monitor
 
 import (
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,4 +47,24 @@ func TestNoJournald(t *testing.T) {
 			c.crioDelete(k)
 		})
 	}
+}
+
+// Times in the log are local, also by a TZ that spells the rules out.
+func TestLogInTheTimeZoneOfTZ(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		for tz, want := range map[string]string{"<+0545>-5:45": "+05:45", "XYZ3": "-03:00", "Asia/Tokyo": "+09:00"} {
+			c := s.container(t, "echo hello")
+			c.env = []string{"TZ=" + tz}
+			c.started()
+			c.exitFile()
+			text, err := os.ReadFile(c.log)
+			c.must(err)
+			at, _, _ := strings.Cut(string(text), " ")
+			logged, err := time.Parse(time.RFC3339Nano, at)
+			if age := time.Since(logged); err != nil || !strings.HasSuffix(at, want) || age < 0 || age > patience {
+				t.Errorf("TZ=%s: the time is %s, %v ago, want it with %s", tz, at, age, want)
+			}
+			c.gone()
+		}
+	})
 }

@@ -158,8 +158,10 @@ func (c *client) keep(stream Stream, data []byte) {
 	n := min(len(data), max(s.cfg.Limit-c.size, 0))
 	c.push(s, stream, data[:n])
 	if n < len(data) {
-		c.cut, c.missing = true, len(data)-n
+		c.cut = true
+		c.missing += len(data) - n
 	}
+	s.bound()
 }
 
 // flush sends what was kept.

@@ -9,6 +9,7 @@ package attach
 type queue struct {
 	first, last *block
 	size        int // bytes of all packets, with what is before them
+	blocks      int
 	tail        int // where the last packet in the last block begins
 }
 
@@ -37,7 +38,7 @@ func (q *queue) push(s *Server, stream Stream, data []byte) {
 		n := copy(b.bytes[b.end:], data)
 		b.end += int16(n)
 		b.setLength(q.tail, int(b.end)-q.tail-lengthBytes)
-		q.size += n
+		q.grow(s, n)
 		data = data[n:]
 	}
 }
@@ -58,13 +59,19 @@ func (q *queue) open(s *Server, stream Stream) {
 			q.last.next = b
 		}
 		q.last = b
+		q.blocks++
 	}
 	b := q.last
 	q.tail = int(b.end)
 	b.setLength(q.tail, 1)
 	b.bytes[q.tail+lengthBytes] = byte(stream)
 	b.end += lengthBytes + 1
-	q.size += lengthBytes + 1
+	q.grow(s, lengthBytes+1)
+}
+
+func (q *queue) grow(s *Server, n int) {
+	q.size += n
+	s.kept += n
 }
 
 // packet is the first one, as it goes out.
@@ -79,7 +86,7 @@ func (q *queue) pop(s *Server) {
 	b := q.first
 	n := lengthBytes + b.length(int(b.start))
 	b.start += int16(n)
-	q.size -= n
+	q.grow(s, -n)
 	if b.start < b.end {
 		return
 	}
@@ -87,7 +94,32 @@ func (q *queue) pop(s *Server) {
 	if q.first == nil {
 		q.last = nil
 	}
+	q.blocks--
 	s.give(b)
+}
+
+// halve removes the newest half of the blocks, and gives how much output was in
+// them. Nothing may be pushed afterwards.
+func (q *queue) halve(s *Server) (output int) {
+	q.blocks = (q.blocks + 1) / 2
+	last := q.first
+	for range q.blocks - 1 {
+		last = last.next
+	}
+	gone := last.next
+	q.last, last.next = last, nil
+	for gone != nil {
+		b := gone
+		gone = b.next
+		for at := int(b.start); at < int(b.end); {
+			n := b.length(at)
+			output += n - 1
+			at += lengthBytes + n
+			q.grow(s, -lengthBytes-n)
+		}
+		s.give(b)
+	}
+	return output
 }
 
 func (b *block) length(at int) int { return int(b.bytes[at])<<8 | int(b.bytes[at+1]) }

@@ -34,8 +34,12 @@ const (
 // room for one more, the stream.
 const MaxData = 8192
 
-// DefaultLimit is how far a client may lag behind, in bytes.
-const DefaultLimit = 1 << 20
+// DefaultLimit is how far a client may lag behind, in bytes; DefaultTotal how far
+// all of them together.
+const (
+	DefaultLimit = 1 << 20
+	DefaultTotal = 8 << 20
+)
 
 // Config says how clients are served.
 type Config struct {
@@ -44,6 +48,7 @@ type Config struct {
 	Stdin          bool // what clients send goes to the container
 	LeaveStdinOpen bool // a client that has nothing more to send does not end the container's stdin
 	Limit          int  // how far a client may lag behind, in bytes; DefaultLimit if 0
+	Total          int  // how far all of them together may, that came later; DefaultTotal if 0
 	Listening      int  // the socket, if this process listens on it already (HandOver); else 0
 
 	// InputClosed is called when the container's input has ended, if it is not nil.
@@ -66,6 +71,8 @@ type Config struct {
 //     whoever reads the container's output is to wait for Room.
 //   - One that came later watches. It is cut off: it gets what was kept for it,
 //     then one line that says how much is missing, then the end of the stream.
+//     If there are so many that what is kept for all of them exceeds the total,
+//     those that lag most lose the newest half of theirs and are cut off there.
 //
 // conmon writes to all of them and waits, so that one `kubectl attach` that hangs
 // stops the container and its log.
@@ -81,6 +88,7 @@ type Server struct {
 	spare  *block // blocks that no queue needs at present
 	spares int
 	full   int // how many clients set the pace and are at their limit
+	kept   int // bytes in the queues of all clients
 	finish func()
 
 	// What send needs.
@@ -97,6 +105,9 @@ const acceptPause = lifecycle.Second
 func Listen(l *loop.Loop, cfg Config) (*Server, error) {
 	if cfg.Limit == 0 {
 		cfg.Limit = DefaultLimit
+	}
+	if cfg.Total == 0 {
+		cfg.Total = DefaultTotal
 	}
 	s := &Server{cfg: cfg, loop: l}
 	s.stdin.server = s
@@ -190,6 +201,23 @@ func (s *Server) Output(stream Stream, data []byte) {
 	// From the end, since a client that fails leaves the list.
 	for i := len(s.clients) - 1; i >= 0; i-- {
 		s.clients[i].output(stream, data)
+	}
+}
+
+// bound makes room if what is kept for all clients is more than it may be.
+func (s *Server) bound() {
+	for s.kept > s.cfg.Total {
+		var worst *client
+		for _, c := range s.clients {
+			if !c.paces && c.blocks > 1 && (worst == nil || c.size > worst.size) {
+				worst = c
+			}
+		}
+		if worst == nil {
+			return // what is left is a block each
+		}
+		worst.cut = true
+		worst.missing += worst.halve(s)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"math"
 	"time"
+
+	"gracerun.io/supervisor/localtime"
 )
 
 // maxRecord is how many bytes of output one record has at most, its newline
@@ -26,15 +28,15 @@ type prefix struct {
 func (p *prefix) at(now time.Time, source Source) {
 	if second := now.Unix(); second != p.second || p.text[0] == 0 {
 		p.second = second
-		year, month, day := now.Date()
-		hour, minute, sec := now.Clock()
+		local, offset := localtime.Clock(now)
+		year, month, day := local.Date()
+		hour, minute, sec := local.Clock()
 		decimal(p.text[0:4], year)
 		decimal(p.text[5:7], int(month))
 		decimal(p.text[8:10], day)
 		decimal(p.text[11:13], hour)
 		decimal(p.text[14:16], minute)
 		decimal(p.text[17:19], sec)
-		_, offset := now.Zone()
 		p.text[29] = '+'
 		if offset < 0 {
 			p.text[29] = '-'

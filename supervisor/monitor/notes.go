@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/localtime"
 )
 
 // notes is what gracemon says of itself: on stderr, which is /dev/null in the
@@ -77,7 +78,8 @@ func syslog(priority int, text string) {
 		return
 	}
 	defer unix.Close(fd)
-	line := "<" + strconv.Itoa(priority) + ">" + time.Now().Format(time.Stamp) + " conmon: " + text + "\n"
+	local, _ := localtime.Clock(time.Now())
+	line := "<" + strconv.Itoa(priority) + ">" + local.Format(time.Stamp) + " conmon: " + text + "\n"
 	_ = unix.Sendto(fd, []byte(line), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, &unix.SockaddrUnix{Name: "/dev/log"})
 }
 
