@@ -9,11 +9,11 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -34,8 +34,10 @@ type Job struct {
 	// could end.
 	PowersOff bool
 
-	// Limit ends the host when it has not powered off by then; 0 means 5 minutes.
-	Limit time.Duration
+	// Patience is how long the host may be silent, on its console and in what the
+	// script prints, before it is taken for stuck and ended; 0 means 5 minutes. How
+	// long all of it takes is not bounded here: a loaded machine emulates slowly.
+	Patience time.Duration
 }
 
 // File is a file with what it holds, or the path of the file to copy.
@@ -57,9 +59,9 @@ type Transcript struct {
 var ErrMissing = errors.New("no test host can run here")
 
 const (
-	defaultLimit = 5 * time.Minute
-	exitLine     = "gracelab: script ended with " // the last line of the output, with the exit code
-	emulator     = "qemu-system-x86_64"
+	defaultPatience = 5 * time.Minute
+	exitLine        = "gracelab: script ended with " // the last line of the output, with the exit code
+	emulator        = "qemu-system-x86_64"
 )
 
 // The service that runs the script. It hears nothing of the shutdown, and
@@ -88,7 +90,8 @@ systemctl poweroff
 
 // Run boots the image, does the job and gives what came of it. A script that
 // fails is an error, and so is a host that does not come up or does not end;
-// the transcript is then what there was until then.
+// the transcript is then what there was until then. The host does not outlive
+// this process.
 func (i *Image) Run(ctx context.Context, job Job) (*Transcript, error) {
 	work, err := os.MkdirTemp("", "gracelab-host-")
 	if err != nil {
@@ -99,23 +102,20 @@ func (i *Image) Run(ctx context.Context, job Job) (*Transcript, error) {
 	if err := i.writeInitrd(initrd, job); err != nil {
 		return nil, fmt.Errorf("test host: %w", err)
 	}
-	limit := job.Limit
-	if limit == 0 {
-		limit = defaultLimit
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	output := filepath.Join(work, "output")
 	console := filepath.Join(work, "console")
-	cmd := exec.CommandContext(ctx, emulator, i.arguments(initrd, console, output)...)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go watchProgress(ctx, cancel, cmp.Or(job.Patience, defaultPatience), console, output)
+
 	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
 	began := time.Now()
-	err = cmd.Run()
+	err = runBound(ctx, &said, &said, nil, emulator, i.arguments(initrd, console, output)...)
 	t := &Transcript{Output: readText(output), Console: readText(console), Took: time.Since(began)}
 	switch {
 	case ctx.Err() != nil:
-		return t, fmt.Errorf("test host: not powered off after %v: %w", limit, ctx.Err())
+		return t, fmt.Errorf("test host: ended after %v: %w; the last of its console:\n%s\nand of its script:\n%s",
+			t.Took.Round(time.Second), context.Cause(ctx), lastLines(t.Console), lastLines(t.Output))
 	case err != nil:
 		return t, fmt.Errorf("test host: %s: %w: %s", emulator, err, strings.TrimSpace(said.String()))
 	}

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -171,13 +170,18 @@ func (i *Image) unpackKernel(ctx context.Context, mirror string) error {
 	if err := os.Rename(kernels[0], i.path("vmlinuz")); err != nil {
 		return err
 	}
-	for _, m := range modules {
-		from := filepath.Join(tree, "lib/modules", version, "kernel", m)
-		if err := os.Rename(from, i.path("modules", path.Base(m))); err != nil {
+	files, err := loadOrder(filepath.Join(tree, "lib/modules", version, "kernel"), modulesOfDisk)
+	if err != nil {
+		return err
+	}
+	var order strings.Builder
+	for _, file := range files {
+		if err := os.Rename(file, i.path("modules", filepath.Base(file))); err != nil {
 			return err
 		}
+		fmt.Fprintln(&order, filepath.Base(file))
 	}
-	return nil
+	return os.WriteFile(i.path("modules", "order"), []byte(order.String()), 0o644)
 }
 
 func (i *Image) installHost(ctx context.Context, mirror string) error {
@@ -277,10 +281,7 @@ func mmdebstrap(ctx context.Context, variant, include, release, to, mirror strin
 
 func run(ctx context.Context, name string, args ...string) (string, error) {
 	var out, said bytes.Buffer
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdout, cmd.Stderr = &out, &said
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	if err := cmd.Run(); err != nil {
+	if err := runBound(ctx, &out, &said, []string{"LC_ALL=C"}, name, args...); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(said.String()))
 	}
 	return out.String(), nil

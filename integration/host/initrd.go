@@ -10,17 +10,8 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 )
-
-// modules are what the kernel needs to see its disk, in the order of loading.
-var modules = []string{
-	"drivers/virtio/virtio.ko",
-	"drivers/virtio/virtio_ring.ko",
-	"drivers/virtio/virtio_pci_legacy_dev.ko",
-	"drivers/virtio/virtio_pci_modern_dev.ko",
-	"drivers/virtio/virtio_pci.ko",
-	"drivers/block/virtio_blk.ko",
-}
 
 // stage1 is PID 1 until the disk is there. systemd leaves alone what it finds
 // mounted on /run.
@@ -48,16 +39,18 @@ func (i *Image) writeInitrd(to string, job Job) error {
 	}
 	a.file("init", 0o755, []byte(stage1))
 	a.file("bin/busybox", 0o755, busybox)
-	var order bytes.Buffer
-	for _, m := range modules {
-		text, err := os.ReadFile(i.path("modules", path.Base(m)))
+	order, err := os.ReadFile(i.path("modules", "order"))
+	if err != nil {
+		return err
+	}
+	a.file("modules/order", 0o644, order)
+	for _, m := range strings.Fields(string(order)) {
+		text, err := os.ReadFile(i.path("modules", m))
 		if err != nil {
 			return err
 		}
-		a.file("modules/"+path.Base(m), 0o644, text)
-		fmt.Fprintln(&order, path.Base(m))
+		a.file("modules/"+m, 0o644, text)
 	}
-	a.file("modules/order", 0o644, order.Bytes())
 
 	files := maps.Clone(job.Files)
 	if files == nil {

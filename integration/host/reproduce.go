@@ -109,7 +109,7 @@ func (i *Image) Reproduce8609(ctx context.Context, stack Stack) (*Shutdown, erro
 	for name, from := range stack.Programs {
 		files["gracelab/bin/"+name] = File{From: from, Mode: 0o755}
 	}
-	t, err := i.Run(ctx, Job{Files: files, Script: embedded("node"), PowersOff: true, Limit: 3 * time.Minute})
+	t, err := i.Run(ctx, Job{Files: files, Script: embedded("node"), PowersOff: true})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", stack.Name, err)
 	}

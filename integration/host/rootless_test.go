@@ -35,7 +35,7 @@ func TestRootless(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := i.Run(t.Context(), Job{Script: string(script), Files: files, Limit: 15 * time.Minute})
+	got, err := i.Run(t.Context(), Job{Script: string(script), Files: files})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, got.Output)
 	}
