@@ -28,12 +28,18 @@ bin/%: FORCE
 FORCE:
 
 # libcontainer enters namespaces in C, so this one needs cgo. It is linked
-# statically all the same; CRIU is left out.
-NATIVE_SECCOMP := $(shell pkg-config --exists libseccomp 2>/dev/null && echo seccomp)
+# statically all the same; CRIU is left out. Whether there is a libseccomp is asked
+# when it is built: deps may just have installed it.
+NATIVE_SECCOMP = $(shell pkg-config --exists libseccomp 2>/dev/null && echo seccomp)
 bin/gracerun-native: FORCE
 	@test -n '$(NATIVE_SECCOMP)' || echo 'gracerun-native is built WITHOUT seccomp: libseccomp-dev or pkg-config is missing (make deps)'
 	CGO_ENABLED=1 $(GO) build -trimpath -tags 'runc_nocriu netgo osusergo $(NATIVE_SECCOMP)' \
 		-ldflags '$(GO_LDFLAGS) -extldflags -static' -o $@ ./cmd/gracerun-native
+
+# What needs both has deps first, also with -j.
+ifneq ($(filter demo test bench soak,$(MAKECMDGOALS)),)
+$(PROGRAMS:%=bin/%): | deps
+endif
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin
@@ -50,13 +56,14 @@ lint:
 
 # The exploration runs without the race detector, which would only slow a single
 # goroutine down, and says what it visited. The emulated machine of the host tests
-# comes last, alone: it needs the processors for itself. Everything else runs with
-# the race detector.
+# comes last, alone: it needs the processors for itself, and ends itself when it makes
+# no progress, so that -timeout is for what cannot be. Everything else runs with the
+# race detector.
 HOST = gracerun.io/integration/host
 test: deps lint build
 	$(GO) test -race -short $$($(GO) list ./... | grep -v '^$(HOST)$$')
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
-	$(GO) test -short -timeout 20m $(HOST)
+	$(GO) test -short -timeout 2h $(HOST)
 
 # opencontainers/runtime-tools over runc alone and over gracerun: five to ten minutes.
 conformance: deps
