@@ -16,8 +16,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"gracerun.io/runtime"
-	"gracerun.io/runtime/bundle"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/settings"
 )
 
 // Container is a container that runs under a conmon or a gracemon.
@@ -113,15 +113,15 @@ func (m monitor) look(ctx context.Context, systemd bool) Container {
 	if err != nil {
 		c.add(Warning, "", "its pid is not known: "+err.Error())
 	}
-	spec, settings, err := readBundle(m.bundle)
+	spec, stop, err := readBundle(m.bundle)
 	if err != nil {
 		c.add(Warning, "", "its stop signal and grace period are not known: "+err.Error())
 	} else {
-		c.Signal, c.Grace = settings.Signal.String(), settings.Grace.String()
+		c.Signal, c.Grace = stop.Signal.String(), stop.Grace.String()
 	}
 	if c.Pid > 0 {
-		c.lookAtInit(settings)
-		c.lookAtCgroup(spec, settings, ctx, systemd)
+		c.lookAtInit(stop)
+		c.lookAtCgroup(spec, stop, ctx, systemd)
 	}
 	return c
 }
@@ -156,24 +156,28 @@ func shortID(id string) string {
 
 // readBundle reads what the container's engine asks for; the Spec is nil if that is
 // not known.
-func readBundle(dir string) (*specs.Spec, bundle.Stop, error) {
+func readBundle(dir string) (*specs.Spec, settings.Stop, error) {
 	text, err := os.ReadFile(dir + "/config.json")
 	if err != nil {
-		return nil, bundle.Stop{}, err
+		return nil, settings.Stop{}, err
 	}
 	spec := new(specs.Spec)
 	if err := json.Unmarshal(text, spec); err != nil {
-		return nil, bundle.Stop{}, fmt.Errorf("%s/config.json: %v", dir, err)
+		return nil, settings.Stop{}, fmt.Errorf("%s/config.json: %v", dir, err)
 	}
 	var annotations runtime.Annotations
 	for key, value := range spec.Annotations {
 		annotations = append(annotations, runtime.Annotation{Key: key, Value: value})
 	}
-	settings, err := bundle.StopSettings(annotations, bundle.Defaults)
+	node, err := settings.Load()
 	if err != nil {
-		return nil, bundle.Stop{}, err
+		return nil, settings.Stop{}, err
 	}
-	return spec, settings, nil
+	stop, _, err := node.StopOf(annotations)
+	if err != nil {
+		return nil, settings.Stop{}, err
+	}
+	return spec, stop, nil
 }
 
 func (c *Container) add(level Level, race, text string) {
@@ -181,7 +185,7 @@ func (c *Container) add(level Level, race, text string) {
 }
 
 // lookAtInit: will the container's first process hear its stop signal?
-func (c *Container) lookAtInit(settings bundle.Stop) {
+func (c *Container) lookAtInit(stop settings.Stop) {
 	d, err := process.ReadDispositions(c.Pid)
 	if err != nil {
 		c.add(Info, "", "init has exited, or cannot be looked at: "+err.Error())
@@ -193,13 +197,13 @@ func (c *Container) lookAtInit(settings bundle.Stop) {
 	case d.State == process.DiskSleep:
 		c.add(Warning, "", "init is in uninterruptible sleep (D): not even SIGKILL ends it before the kernel is done")
 	case c.Signal != "":
-		if hears, why := d.Hears(settings.Signal); !hears {
+		if hears, why := d.Hears(stop.Signal); !hears {
 			c.add(Harm, "pid1-deaf", fmt.Sprintf("init will not hear %s (%s): each stop takes the whole %s and ends with SIGKILL", c.Signal, why, c.Grace))
 		}
 	}
 }
 
-func (c *Container) lookAtCgroup(spec *specs.Spec, settings bundle.Stop, ctx context.Context, systemd bool) {
+func (c *Container) lookAtCgroup(spec *specs.Spec, stop settings.Stop, ctx context.Context, systemd bool) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.Pid))
 	if err != nil {
 		return // gone meanwhile
@@ -221,7 +225,7 @@ func (c *Container) lookAtCgroup(spec *specs.Spec, settings bundle.Stop, ctx con
 		c.add(Warning, "", "properties of its scope: "+err.Error())
 		return
 	}
-	c.Found = append(c.Found, judgeScope(properties, spec.Annotations, settings.Grace)...)
+	c.Found = append(c.Found, judgeScope(properties, spec.Annotations, stop.Grace)...)
 }
 
 // parseCgroups reads /proc/PID/cgroup (cgroups(7)): the controllers, "" for

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,7 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"go.yaml.in/yaml/v3"
 
-	"gracerun.io/shim"
+	"gracerun.io/supervisor/settings"
 )
 
 // Keys that are documented. CRI-O: docs/crio.conf.5.md and the toml tags of
@@ -98,16 +99,16 @@ func TestContainersDropIn(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	text := read(t, "deploy/config.toml")
-	got, err := shim.ParseConfig(text)
+	got, err := settings.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defaults, err := shim.ParseConfig("")
+	defaults, err := settings.Parse("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defaults.Runtime = got.Runtime
-	if *got != *defaults {
+	if !reflect.DeepEqual(got, defaults) {
 		t.Errorf("it says %+v, the defaults are %+v", got, defaults)
 	}
 	if _, err := toml.Decode(text, &map[string]any{}); err != nil {

@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
@@ -36,7 +35,7 @@ func lonely(t *testing.T, id string, init process.Identity) *statedir.Dir {
 	if err := oci.WriteContainer(dir, container); err != nil {
 		t.Fatal(err)
 	}
-	if err := dir.WriteRecord(&statedir.Record{ID: id, Bundle: "/b", Runtime: "/bin/false", StopSignal: signals.TERM, Policy: runtime.Observe}); err != nil {
+	if err := dir.WriteRecord(&statedir.Record{ID: id, Bundle: "/b", Runtime: "/bin/false", StopSignal: signals.TERM, Policy: "observe"}); err != nil {
 		t.Fatal(err)
 	}
 	w, err := journal.Create(dir.FD(), lifecycle.DefaultConfig())

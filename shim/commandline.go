@@ -6,6 +6,7 @@ import (
 	"gracerun.io/faults"
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/settings"
 )
 
 // call is one call of the program: its command line, as far as gracerun has to
@@ -30,11 +31,12 @@ type call struct {
 	debug     bool
 	systemd   bool // --systemd-cgroup, --cgroup-manager=systemd
 
-	wrapped string // path of the wrapped runtime, once it is known
-	maker   string // of the runtime that has made the container, until it is needed
-	config  *Config
-	spec    *bundle.Config  // of the container that is created
-	journal *journal.Writer // likewise, once it is begun
+	wrapped string             // path of the wrapped runtime, once it is known
+	maker   string             // of the runtime that has made the container, until it is needed
+	config  *settings.Settings // see settings
+	wrong   error              // in the configuration file
+	spec    *bundle.Config     // of the container that is created
+	journal *journal.Writer    // likewise, once it is begun
 	faults  *faults.Injector
 }
 

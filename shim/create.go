@@ -93,12 +93,15 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		return nil, nil, false, c.become(c.argv)
 	}
 	c.spec = config
-	settings, err := c.settings()
-	if err == nil {
-		_, err = bundle.StopSettings(config.Annotations, settings.Stop)
+	_, warnings, err := c.settings().StopOf(config.Annotations)
+	if c.wrong != nil {
+		err = c.wrong
 	}
 	if err != nil {
 		return nil, nil, false, c.fail(errors.New("create container " + n.id + ": " + err.Error()))
+	}
+	for _, w := range warnings {
+		c.warn("container " + n.id + ": " + w)
 	}
 	for range 3 {
 		dir, err = statedir.Create(c.root, n.id)
@@ -411,32 +414,20 @@ func (c *call) adopt(dir *statedir.Dir, id, program string, supervised bool) err
 // its annotations are as far as is known before. Should that fail, it is tried
 // again by record, which says so.
 func (c *call) beginJournal(dir *statedir.Dir) {
-	machine, _, err := c.machineOf(c.spec.Annotations)
+	stop, _, err := c.settings().StopOf(c.spec.Annotations)
 	if err == nil {
-		c.journal, _ = journal.Create(dir.FD(), machine)
+		c.journal, _ = journal.Create(dir.FD(), stop.Machine())
 	}
-}
-
-// machineOf gives what the annotations of a container make of its machine.
-func (c *call) machineOf(annotations runtime.Annotations) (lifecycle.Config, bundle.Stop, error) {
-	settings, err := c.settings()
-	if err != nil {
-		return lifecycle.Config{}, bundle.Stop{}, err
-	}
-	stop, err := bundle.StopSettings(annotations, settings.Stop)
-	if err != nil {
-		return lifecycle.Config{}, bundle.Stop{}, err
-	}
-	return machineConfig(stop), stop, nil
 }
 
 // record begins the journal, unless that was done, and the record of a container
 // without a supervisor.
 func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, status *oci.Status) error {
-	machine, stop, err := c.machineOf(status.Annotations)
+	stop, _, err := c.settings().StopOf(status.Annotations)
 	if err != nil {
 		return err
 	}
+	machine := stop.Machine()
 	w := c.journal
 	if w == nil || w.Config() != machine {
 		if w, err = journal.Create(dir.FD(), machine); err != nil {
@@ -453,7 +444,7 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 		Created: status.Created, CgroupsPath: status.CgroupsPath,
 		Runtime: container.Program, RuntimeArgs: c.globals, RuntimeRoot: c.root,
 		Init:       container.Init.String(),
-		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy,
+		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy.String(),
 		Annotations: status.Annotations,
 	}
 	config := c.spec
@@ -464,16 +455,6 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 		r.Terminal = config.Terminal
 	}
 	return dir.WriteRecord(r)
-}
-
-func machineConfig(stop bundle.Stop) lifecycle.Config {
-	c := lifecycle.DefaultConfig()
-	c.StopSignal = stop.Signal
-	c.Grace = lifecycle.Duration(min(stop.Grace, time.Duration(lifecycle.Never)))
-	if stop.Policy == runtime.Enforce {
-		c.Policy = lifecycle.Enforce
-	}
-	return c
 }
 
 // parentOf reads the number of the parent from /proc/PID/stat: the second field

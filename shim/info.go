@@ -8,6 +8,7 @@ import (
 	"gracerun.io/internal/version"
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
+	"gracerun.io/supervisor/settings"
 )
 
 // version prints the wrapped runtime's version as it prints it, and ours in a
@@ -37,7 +38,7 @@ gracerun ` + "`" + `kill` + "`" + ` and ` + "`" + `state` + "`" + ` go by way of
                                they happen: JSON lines
    trace ID                    what the container's journal has, for people
 
-` + ConfigPath + ` and ` + oci.Variable + ` say which runtime is wrapped.
+` + settings.DefaultPath + ` and ` + oci.Variable + ` say which runtime is wrapped.
 `
 
 // followedBy runs the wrapped runtime and, if that went well, says more.

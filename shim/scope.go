@@ -2,7 +2,6 @@ package shim
 
 import (
 	"errors"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -11,33 +10,8 @@ import (
 	"gracerun.io/runtime/scope"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/settings"
 )
-
-// ScopePolicy says what becomes of a container whose systemd scope is not as its
-// annotations ask.
-type ScopePolicy uint8
-
-const (
-	// WarnOfScope creates it and says so in a warning. It is the default: the
-	// container does its work until the host is shut down; to refuse it would
-	// make of a flaw at shutdown an outage now.
-	WarnOfScope ScopePolicy = iota
-
-	// RequireScope fails its create and leaves nothing of it.
-	RequireScope
-
-	// IgnoreScope does not touch nor look at scopes at all.
-	IgnoreScope
-)
-
-func parseScopePolicy(text string) (ScopePolicy, error) {
-	for p, name := range []string{"warn", "require", "ignore"} {
-		if text == name {
-			return ScopePolicy(p), nil
-		}
-	}
-	return 0, errors.New("unknown policy " + strconv.Quote(text) + ": want warn, require or ignore")
-}
 
 // prepareScope sees to it that the scope that is about to be made will be as the
 // annotations ask; nil means that nothing is asked.
@@ -48,7 +22,7 @@ func (c *call) prepareScope(dir *statedir.Dir, id, program string, config *bundl
 	if !c.systemd {
 		return nil
 	}
-	if settings, err := c.settings(); err != nil || settings.Scope == IgnoreScope {
+	if c.settings().Scope == settings.IgnoreScope {
 		return nil
 	}
 	monitor := ""
@@ -102,12 +76,11 @@ func (c *call) verifyScope(id, program string, unit *scope.Scope) bool {
 	if c.command == "run" && c.hasEnded(program, id) {
 		return true // and its scope is gone with it
 	}
-	settings, broken := c.settings()
-	if broken != nil || settings.Scope != RequireScope {
+	if c.settings().Scope != settings.RequireScope {
 		c.warn("container " + id + ": " + err.Error() + "; at shutdown it may be killed inside its grace period")
 		return true
 	}
-	c.fail(errors.New(c.command + " container " + id + ": " + err.Error() + " (systemd.scope = \"require\" in " + ConfigPath + ")"))
+	c.fail(errors.New(c.command + " container " + id + ": " + err.Error() + " (systemd.scope = \"require\" in " + settings.Path() + ")"))
 	return false
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/settings"
 )
 
 // Main runs one command and gives the exit status of the program.
@@ -67,6 +68,17 @@ func Main(argv []string) int {
 	return c.become(c.argv)
 }
 
+// settings reads the configuration file, once, when something in it matters:
+// `kill` and `state` of a container that is known don't need it. What is wrong in it
+// is for who makes a container to mind: one that is there must be signalled, looked
+// at and deleted all the same.
+func (c *call) settings() *settings.Settings {
+	if c.config == nil {
+		c.config, c.wrong = settings.Load()
+	}
+	return c.config
+}
+
 // open opens the state directory of the container. Without one it was not made
 // by way of gracerun or gracemon, and the wrapped runtime knows more.
 func (c *call) open(id string) (*statedir.Dir, error) { return statedir.Open(c.root, id) }
@@ -82,11 +94,7 @@ func (c *call) program() (string, error) {
 	if c.wrapped == "" {
 		chosen, _ := unix.Getenv(oci.Variable)
 		if chosen == "" {
-			config, err := c.settings()
-			if err != nil {
-				return "", err
-			}
-			chosen = config.Runtime
+			chosen = c.settings().Runtime
 		}
 		program, err := oci.Find(chosen)
 		if err != nil {

@@ -5,13 +5,13 @@ import (
 	"time"
 
 	"gracerun.io/runtime"
-	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/settings"
 )
 
 // stop is `stop [--timeout GRACE] [--signal SIGNAL] ID`: one call that owns the
@@ -29,7 +29,7 @@ func (c *call) stop() int {
 	}
 	ev := lifecycle.Event{Kind: lifecycle.StopRequest, Grace: lifecycle.Duration(control.OwnGrace)}
 	if graceText != "" {
-		grace, err := bundle.ParseGrace(graceText)
+		grace, err := settings.ParseGrace(graceText)
 		if err != nil {
 			return c.fail(errors.New("stop container " + args[0] + ": --timeout " + graceText + ": " + err.Error()))
 		}

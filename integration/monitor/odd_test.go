@@ -195,7 +195,7 @@ func TestDeliveryThatFailsIsRepeated(t *testing.T) {
 	ours, _ := stacks("runc")
 	ours.need(t)
 	c := ours.container(t, obedient)
-	c.annotate("io.gracerun.faults", "effect.deliver signal=SIGTERM do=error errno=1 count=2")
+	c.env = append(c.env, "GRACERUN_FAULTS=effect.deliver signal=SIGTERM do=error errno=1 count=2")
 	c.up()
 	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
 }

@@ -7,12 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime"
-	"gracerun.io/signals"
 )
 
 func TestParse(t *testing.T) {
@@ -136,96 +134,6 @@ func FuzzParse(f *testing.F) {
 		for _, a := range config.Annotations {
 			if annotations[a.Key] != a.Value {
 				t.Fatalf("annotations %q, encoding/json reads %q", config.Annotations, annotations)
-			}
-		}
-	})
-}
-
-func TestStopSettings(t *testing.T) {
-	with := func(change func(*Stop)) Stop {
-		s := Defaults
-		change(&s)
-		return s
-	}
-	grace := func(d time.Duration) Stop { return with(func(s *Stop) { s.Grace = d }) }
-	signal := func(sig signals.Signal) Stop { return with(func(s *Stop) { s.Signal = sig }) }
-	for _, test := range []struct {
-		name        string
-		annotations runtime.Annotations
-		want        Stop
-		err         string
-	}{
-		{name: "nothing said", want: Defaults},
-		{name: "policy", annotations: runtime.Annotations{{Key: policyAnnotation, Value: "enforce"}},
-			want: with(func(s *Stop) { s.Policy = runtime.Enforce })},
-		{name: "bad policy", annotations: runtime.Annotations{{Key: policyAnnotation, Value: "nice"}},
-			err: `annotation io.gracerun.policy="nice": unknown policy "nice": want observe or enforce`},
-		{name: "Podman's stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "37"}}, want: signal(37)},
-		{name: "Podman's none", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "0"}}, want: Defaults},
-		{name: "empty stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation}}, want: Defaults},
-		{name: "the CRI's real-time signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGRTMINPLUS3"}}, want: signal(signals.RTMIN + 3)},
-		{name: "the CRI's other one", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGRTMAXMINUS3"}}, want: signal(signals.RTMAX - 3)},
-		{name: "bad stop signal", annotations: runtime.Annotations{{Key: stopSignalAnnotation, Value: "SIGFOO"}},
-			err: `annotation org.opencontainers.image.stopSignal="SIGFOO": unknown signal "SIGFOO"`},
-		{name: "the kubelet's grace", annotations: runtime.Annotations{{Key: kubernetesGraceAnnotation, Value: "45"}}, want: grace(45 * time.Second)},
-		{name: "units in the kubelet's", annotations: runtime.Annotations{{Key: kubernetesGraceAnnotation, Value: "45s"}},
-			err: `annotation io.kubernetes.pod.terminationGracePeriod="45s": want whole seconds ("30"), not negative`},
-		{name: "systemd's grace", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "uint64 45000000"}}, want: grace(45 * time.Second)},
-		{name: "systemd's infinity", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "uint64 18446744073709551615"}},
-			want: grace(9223372036854775 * time.Microsecond)},
-		{name: "systemd's without its type", annotations: runtime.Annotations{{Key: systemdGraceAnnotation, Value: "45000000"}},
-			err: `annotation org.systemd.property.TimeoutStopUSec="45000000": want microseconds as a GVariant text ("uint64 30000000")`},
-		{name: "the most specific counts", want: grace(time.Second), annotations: runtime.Annotations{
-			{Key: systemdGraceAnnotation, Value: "nonsense"},
-			{Key: kubernetesGraceAnnotation, Value: "nonsense"},
-			{Key: graceAnnotation, Value: "1s"}}},
-		{name: "Kubernetes' before systemd's", want: grace(2 * time.Second), annotations: runtime.Annotations{
-			{Key: systemdGraceAnnotation, Value: "uint64 1"},
-			{Key: kubernetesGraceAnnotation, Value: "2"}}},
-	} {
-		got, err := StopSettings(test.annotations, Defaults)
-		if test.err != "" {
-			if err == nil || err.Error() != test.err {
-				t.Errorf("%s: got %v, want %s", test.name, err, test.err)
-			}
-			continue
-		}
-		if err != nil || got != test.want {
-			t.Errorf("%s: got %+v, %v, want %+v", test.name, got, err, test.want)
-		}
-	}
-}
-
-func TestParseGrace(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"0": 0, "30": 30 * time.Second, "1m30s": 90 * time.Second, "500ms": 500 * time.Millisecond, "9223372036": 9223372036 * time.Second,
-	} {
-		if got, err := ParseGrace(text); err != nil || got != want {
-			t.Errorf("%s: got %v, %v, want %v", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "-1", "-1s", "-0s", "9223372037", "1e3", "ten", "5 s", "1h-5s"} {
-		if got, err := ParseGrace(text); err == nil {
-			t.Errorf("%s: got %v, want an error", text, got)
-		}
-	}
-}
-
-func FuzzParseGrace(f *testing.F) {
-	for _, seed := range []string{"0", "30", "1m30s", "-1s", "99999999999999999999", "1.5h", "0x10"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		grace, err := ParseGrace(text)
-		if err == nil && grace < 0 {
-			t.Fatalf("%q is negative: %v", text, grace)
-		}
-		if usec, err := parseMicroseconds(text); err == nil && usec < 0 {
-			t.Fatalf("%q is negative: %v", text, usec)
-		}
-		if err == nil {
-			if again, err := ParseGrace(grace.String()); err != nil || again != grace {
-				t.Fatalf("%q is %v, which reads back as %v, %v", text, grace, again, err)
 			}
 		}
 	})

@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/wholefile"
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/internal/jsontext"
-	"gracerun.io/runtime/internal/wholefile"
 )
 
 // Config is what is read of config.json (OCI runtime specification, config.md

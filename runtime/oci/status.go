@@ -7,11 +7,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/wholefile"
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/runtime/internal/jsontext"
-	"gracerun.io/runtime/internal/wholefile"
 )
 
 // Status is what a runtime's own files say of a container.

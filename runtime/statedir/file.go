@@ -3,7 +3,7 @@ package statedir
 import (
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime/internal/wholefile"
+	"gracerun.io/internal/wholefile"
 )
 
 // maxFileMiB bounds what is read into memory. Annotations make up most of a record,

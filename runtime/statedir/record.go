@@ -37,7 +37,7 @@ type Record struct {
 
 	StopSignal signals.Signal
 	Grace      time.Duration
-	Policy     runtime.Policy
+	Policy     string // its name: what it means is for others to know
 
 	Annotations runtime.Annotations
 
@@ -111,7 +111,7 @@ func (r *Record) String() string {
 	known("init", r.Init)
 	put("stop-signal", r.StopSignal.Name())
 	put("grace-ns", strconv.FormatInt(int64(r.Grace), 10))
-	put("policy", string(r.Policy))
+	put("policy", r.Policy)
 	for _, a := range r.Annotations {
 		put(annotationPrefix+a.Key, a.Value)
 	}
@@ -222,7 +222,7 @@ func (r *Record) set(key, value string) (err error) {
 	case "grace-ns":
 		r.Grace, err = parseGrace(value)
 	case "policy":
-		r.Policy, err = runtime.ParsePolicy(value)
+		r.Policy = value
 	case "exit":
 		r.Exit.Status, err = value, checkStatus(value)
 	case "exit-reason":

@@ -115,7 +115,7 @@ func parseHeader(line string) (c lifecycle.Config, err error) {
 		case "grace":
 			c.Grace, err = lifecycle.ParseDuration(value)
 		case "policy":
-			c.Policy, err = parsePolicy(value)
+			c.Policy, err = lifecycle.ParsePolicy(value)
 		case "drain":
 			c.Drain, err = lifecycle.ParseDuration(value)
 		case "retry":
@@ -131,15 +131,6 @@ func parseHeader(line string) (c lifecycle.Config, err error) {
 		return c, errors.New("a setting is missing or not written as expected")
 	}
 	return c, nil
-}
-
-func parsePolicy(name string) (lifecycle.Policy, error) {
-	for _, p := range [...]lifecycle.Policy{lifecycle.Observe, lifecycle.Enforce} {
-		if p.String() == name {
-			return p, nil
-		}
-	}
-	return 0, errors.New("unknown policy " + strconv.Quote(name))
 }
 
 func parseRange(text string) (least, most lifecycle.Duration, err error) {

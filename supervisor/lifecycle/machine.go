@@ -11,17 +11,6 @@ package lifecycle
 
 import "gracerun.io/signals"
 
-// Policy decides what becomes of a bare kill inside an open grace period.
-type Policy uint8
-
-// The policies (annotation io.gracerun.policy).
-const (
-	// Observe delivers as the OCI spec says, and records the breach.
-	Observe Policy = iota
-	// Enforce keeps the promise: the stop signal joins, SIGKILL is held.
-	Enforce
-)
-
 // Config is what the machine must know of its container.
 type Config struct {
 	StopSignal signals.Signal // the container's own; opens a stop when a bare kill sends it
@@ -69,6 +58,9 @@ type Machine struct {
 	armed   Instant
 	effects []Effect
 }
+
+// rules are those of the container's policy.
+func (m *Machine) rules() *rules { return &rulesOf[m.config.Policy] }
 
 type phase uint8
 
@@ -232,7 +224,7 @@ func (m *Machine) startRequest(id RequestID) {
 		outcome = NotRunning
 	case !m.created, m.started, m.starting != 0, m.killing, m.stop.demand:
 		outcome = Refused
-	case m.stop.open && m.config.Policy == Enforce:
+	case m.stop.open && m.rules().keeps:
 		outcome = Refused
 	case m.stop.open:
 		m.emit(Effect{Kind: Violation, Breach: StartAfterStop, Request: id})
@@ -260,7 +252,7 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 		r.target = ToAll
 	}
 	inGrace := m.stop.open && !m.killing
-	enforced := m.config.Policy == Enforce && !ev.Force
+	enforced := m.rules().keeps && !ev.Force
 	switch {
 	case ev.Signal == signals.KILL:
 		if inGrace && enforced {

@@ -53,9 +53,11 @@ func (s *scenario) begin(t *testing.T, d *datadriven.TestData) string {
 	for _, arg := range d.CmdArgs {
 		switch arg.Key {
 		case "policy":
-			if arg.Vals[0] == "enforce" {
-				c.Policy = lifecycle.Enforce
+			policy, err := lifecycle.ParsePolicy(arg.Vals[0])
+			if err != nil {
+				d.Fatalf(t, "%v", err)
 			}
+			c.Policy = policy
 		case "grace":
 			c.Grace = duration(t, d, arg.Vals[0])
 		case "stop-signal":

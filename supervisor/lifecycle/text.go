@@ -92,14 +92,6 @@ func (r Reason) String() string     { return reasonNames[r] }
 func (b Breach) String() string     { return breachNames[b] }
 func (t Target) String() string     { return targetNames[t] }
 
-// String returns "observe" or "enforce".
-func (p Policy) String() string {
-	if p == Enforce {
-		return "enforce"
-	}
-	return "observe"
-}
-
 // String returns the status as the journal has it: "code=0", "signal=SIGKILL"
 // or "unknown".
 func (s Status) String() string {

@@ -21,6 +21,7 @@ import (
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/recovery"
+	"gracerun.io/supervisor/settings"
 )
 
 // Container is one container that is supervised, or one process that is run in
@@ -85,7 +86,12 @@ func newContainer(s *Supervisor, o *cmdline.Options, n *notes) (*Container, int)
 	if err := c.parent.open(o); err != nil {
 		return nil, n.fail(err.Error())
 	}
-	config := c.settings()
+	config, err := c.settings()
+	if err != nil {
+		text := "create container " + o.ID + ": " + err.Error()
+		c.parent.failed(c, text)
+		return nil, n.fail(text)
+	}
 	if !o.Exec {
 		c.openState()
 	}
@@ -108,20 +114,19 @@ func (c *Container) prepare() {
 
 // settings reads from the bundle how the container is to be stopped, and makes
 // its record. What is wrong with config.json is for the runtime to say.
-func (c *Container) settings() lifecycle.Config {
+func (c *Container) settings() (lifecycle.Config, error) {
 	config := lifecycle.DefaultConfig()
 	if c.o.Exec {
 		// What the process has written is in its pipe when its exit is seen, and
 		// what others write into it later is not its output.
 		config.Drain = 0
-		return config
+		return config, nil
 	}
 	c.record = &statedir.Record{
 		ID: c.o.ID, Bundle: c.o.Bundle, Created: time.Now().UTC().Format(time.RFC3339Nano),
 		Runtime: c.o.Runtime, RuntimeArgs: c.o.RuntimeArgs, RuntimeRoot: c.o.RuntimeRoot(),
 		Terminal: c.o.Terminal,
 	}
-	stop := bundle.Defaults
 	spec, err := bundle.Load(c.o.Bundle)
 	if err != nil {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error())
@@ -129,18 +134,27 @@ func (c *Container) settings() lifecycle.Config {
 		c.record.Rootfs, c.record.OCIVersion = spec.Rootfs, spec.OCIVersion
 		c.record.CgroupsPath, c.record.Annotations = spec.CgroupsPath, spec.Annotations
 		c.record.Terminal = spec.Terminal
-		if stop, err = bundle.StopSettings(spec.Annotations, bundle.Defaults); err != nil {
-			c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": stopped by the defaults, SIGTERM and 30s")
-			stop = bundle.Defaults
-		}
 	}
-	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy
-	config.StopSignal, config.Grace = stop.Signal, lifecycle.Duration(stop.Grace)
-	if stop.Policy == runtime.Enforce {
-		config.Policy = lifecycle.Enforce
-	}
+	stop, err := c.stopSettings()
+	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy.String()
 	c.findFaults()
-	return config
+	return stop.Machine(), err
+}
+
+// stopSettings gives what the owner of the node and the container's annotations make
+// of its stop. The error is that of the owner's file: no container is made by half of
+// it. Of a wrong annotation gracerun, where it is the runtime, fails the create.
+func (c *Container) stopSettings() (settings.Stop, error) {
+	node, wrong := settings.Load()
+	stop, warnings, err := node.StopOf(c.record.Annotations)
+	for _, w := range warnings {
+		c.notes.warn("container " + c.o.ID + ": " + w)
+	}
+	if err != nil {
+		c.notes.warn("container " + c.o.ID + ": " + err.Error() +
+			": it is stopped as the node has it, with " + stop.Signal.String() + " and " + stop.Grace.String())
+	}
+	return stop, wrong
 }
 
 // openState makes the state directory and listens in it. Without one everything

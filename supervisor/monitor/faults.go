@@ -7,17 +7,20 @@ import (
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/settings"
 )
 
-// faultsAnnotation is the annotation with a compiled fault plan.
-const faultsAnnotation = "io.gracerun.faults"
-
-// findFaults reads the fault plan of the environment or of the container. With
-// one, gracemon says so, and says each fault.
+// findFaults reads the fault plan of the environment, or of the container where the
+// owner of the node allows that. With one, gracemon says so, and says each fault.
 func (c *Container) findFaults() {
 	text, _ := unix.Getenv(faults.Variable)
-	if text == "" && c.record != nil {
-		text, _ = c.record.Annotations.Get(faultsAnnotation)
+	if planned, _ := c.record.Annotations.Get(settings.FaultsAnnotation); text == "" && planned != "" {
+		if node, _ := settings.Load(); !node.FaultsByAnnotation {
+			c.notes.warn("container " + c.o.ID + ": annotation " + settings.FaultsAnnotation +
+				": a fault plan in an annotation is not followed on this node (faults in " + settings.Path() + ")")
+			return
+		}
+		text = planned
 	}
 	if text == "" {
 		return

@@ -437,7 +437,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	s.containers = append(s.containers, c)
 	if c.record, err = dir.ReadRecord(); err != nil {
 		n.warn("container " + o.ID + ": " + err.Error())
-		c.settings()
+		_, _ = c.settings()
 	} else {
 		c.findFaults()
 	}
