@@ -83,6 +83,25 @@ stdout F out`,
 		want: "exit 0, persisted 0\nstdout F err\r\nstdout F out\r\nstdout F terminal\r",
 	},
 	{
+		name:   "streams are anonymous pipes",
+		script: "for n in 0 1 2; do readlink /proc/1/fd/$n; done | tr 0-9 N",
+		run: func(c *container) string {
+			c.started("-i")
+			return strings.ReplaceAll(c.ended(), "N", "")
+		},
+		want: "exit 0, persisted 0\nstdout F pipe:[]\nstdout F pipe:[]\nstdout F pipe:[]",
+	},
+	{
+		name:   "streams of an exec are anonymous pipes",
+		script: "sleep 1000",
+		run: func(c *container) string {
+			c.started()
+			e, code := c.exec("for n in 0 1 2; do readlink /proc/$$/fd/$n; done | tr 0-9 N", "-i", "--sync")
+			return strings.ReplaceAll(fmt.Sprint(code, " ", e.message(), " ", e.lines()), "N", "")
+		},
+		want: `0 {"exit_code": 0} [stdout F pipe:[] stdout F pipe:[] stdout F pipe:[]]`,
+	},
+	{
 		name: "create fails",
 		run: func(c *container) string {
 			c.spec.Process.Args = []string{"/nonexistent"}

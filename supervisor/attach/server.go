@@ -51,7 +51,7 @@ type Config struct {
 	Total          int  // how far all of them together may, that came later; DefaultTotal if 0
 	Listening      int  // the socket, if this process listens on it already (HandOver); else 0
 
-	// InputClosed is called when the container's input has ended, if it is not nil.
+	// InputClosed is called when the container's input is about to end, if it is not nil.
 	InputClosed func()
 	// Room is called when Full was true and is no more, by way of loop.Defer.
 	Room func()

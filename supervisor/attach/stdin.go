@@ -103,12 +103,12 @@ func (in *stdin) close() {
 	in.gone = true
 	in.pending, in.buf = nil, nil
 	if in.fd >= 0 {
-		in.server.loop.Remove(in.fd)
-		unix.Close(in.fd)
-		in.fd = -1
 		if in.server.cfg.InputClosed != nil {
 			in.server.cfg.InputClosed()
 		}
+		in.server.loop.Remove(in.fd)
+		unix.Close(in.fd)
+		in.fd = -1
 	}
 	for i := len(in.server.clients) - 1; i >= 0; i-- {
 		in.server.clients[i].sends = false

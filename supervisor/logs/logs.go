@@ -1,11 +1,11 @@
 // Package logs takes what a container writes and puts it where its log drivers
 // say: a k8s-file, the journal of systemd, attached clients.
 //
-// A supervisor opens the logs of its container once, and gives each FIFO (or
+// A supervisor opens the logs of its container once, and gives each pipe (or
 // pty) of the container to them:
 //
 //	l, err := logs.Open(logs.Options{File: path, Dir: stateDir, Loop: loop, ...})
-//	out := l.Stream(logs.Stdout, fifo, false)
+//	out := l.Stream(logs.Stdout, pipe, false)
 //	out.Sink = attached.Send            // optional
 //	out.Watch(func() { ... })           // told when the container has closed it
 //	...
@@ -73,7 +73,7 @@ const (
 	More Result = iota
 	// Again: everything was moved. Wait for the descriptor to become readable.
 	Again
-	// EOF: nobody has the other end open. Of a FIFO that is final as soon as the
+	// EOF: nobody has the other end open. Of a pipe that is final as soon as the
 	// container was given its end; a terminal may be opened again.
 	EOF
 	// Held: the log is alive but slow and the spool is full. Stop polling the

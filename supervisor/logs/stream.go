@@ -63,7 +63,7 @@ type Stream struct {
 }
 
 // Stream gives the stream that reads from fd, which is non-blocking and stays
-// the caller's: the reading end of a FIFO, or the master of a terminal.
+// the caller's: the reading end of a pipe, or the master of a terminal.
 func (l *Logs) Stream(source Source, fd int, terminal bool) *Stream {
 	s := l.stream(source)
 	s.fd, s.terminal = fd, terminal

@@ -147,7 +147,7 @@ func (s *Stream) mustWait() bool {
 }
 
 // Watch has the Loop call Readable, and ended each time that nobody has the
-// other end open any more. For a FIFO that is once: it is not watched any longer
+// other end open any more. For a pipe that is once: it is not watched any longer
 // then. A terminal may be opened again, and is looked at every 100 ms.
 //
 // A container that writes all the time is not looked at for each of its writes,

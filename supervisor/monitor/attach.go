@@ -73,12 +73,13 @@ func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 	return err
 }
 
-// inputClosed: the container's input has ended, and is not to be opened anew by
-// whoever goes on: a reader that has not seen its end would wait for ever.
+// inputClosed: the container's input ends, and is not to be opened anew by whoever
+// goes on: a reader that has not seen its end would wait for ever.
 func (c *Container) inputClosed() {
+	c.memo.EndPipe(0)
 	c.deposit.drop(keeper.Stdin)
 	if c.dir != nil {
-		_ = unix.Unlinkat(c.dir.FD(), fifoNames[0], 0)
+		_ = unix.Unlinkat(c.dir.FD(), streamNames[0], 0) // see openNamed
 	}
 }
 

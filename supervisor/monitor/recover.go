@@ -22,6 +22,7 @@ import (
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/ownsignal"
+	"gracerun.io/supervisor/pipes"
 	"gracerun.io/supervisor/recovery"
 )
 
@@ -654,23 +655,70 @@ func (s *streams) resume(c *Container, h *heritage) error {
 	return nil
 }
 
-// reopen gives a stream that the keeper had, or that is found by its name.
+// reopen gives a stream that the keeper had, or that is found with who has it; -1 for
+// a stdin that there is no more.
+//
+// Of an output that nobody has open any more it gives the end: what was read of it is
+// to go to its log all the same.
 func (c *Container) reopen(h *heritage, i int) int {
-	if fd := h.take(fifoNames[i]); fd >= 0 {
-		return fd
+	kept := h.take(streamNames[i])
+	inode, ended := c.memo.Pipe(i)
+	var err error
+	switch {
+	case kept >= 0 && ended && i == 0:
+		unix.Close(kept) // the predecessor died just before it did
+		return -1
+	case kept >= 0:
+		return kept
+	case ended:
+		err = pipes.ErrGone
+	case inode == 0:
+		kept, err = c.openNamed(i)
+	case i == 0:
+		kept, err = pipes.Find(inode, unix.O_WRONLY, c.processes)
+	default:
+		kept, err = pipes.Find(inode, unix.O_RDONLY, c.processes)
 	}
+	if err != nil && err != pipes.ErrGone {
+		c.notes.warn("container " + c.o.ID + ": its " + streamNames[i] + " was lost with its supervisor: " + cmdline.Text(err))
+	}
+	if err != nil && i != 0 {
+		if kept, err = pipes.Ended(); err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + cmdline.Text(err))
+		}
+	}
+	return kept
+}
+
+// openNamed opens the named pipe in the state directory of a container that an older
+// gracemon has made. It has such pipes until it ends.
+func (c *Container) openNamed(i int) (int, error) {
 	flags := unix.O_RDONLY
 	if i == 0 {
 		flags = unix.O_WRONLY
 	}
-	fd, err := unix.Openat(c.dir.FD(), fifoNames[i], flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		if i != 0 {
-			c.notes.warn("container " + c.o.ID + ": its " + fifoNames[i] + " was lost with its supervisor: " + cmdline.Text(err))
-		}
-		return -1
+	fd, err := unix.Openat(c.dir.FD(), streamNames[i], flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if i == 0 && (err == unix.ENOENT || err == unix.ENXIO) {
+		return -1, pipes.ErrGone
 	}
-	return fd
+	return fd, err
+}
+
+// processes are those that are known to be the container's.
+func (c *Container) processes() (pids []int) {
+	if c.init.pid != 0 {
+		pids = append(pids, c.init.pid)
+	}
+	others, err := c.cgroup.Pids()
+	if err != nil {
+		return pids
+	}
+	for _, pid := range others {
+		if pid != c.init.pid {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // resume makes the sockets and FIFOs in the bundle anew.

@@ -4,15 +4,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/pipes"
 )
 
-// streams are the container's stdin, stdout and stderr. A container's are FIFOs
-// in its state directory, which it holds open for reading and writing, so that
-// they outlive their reader; those of an exec are pipes. With a terminal there is
-// one stream for all, and stderr is what the runtime has to complain of.
+// streams are the container's stdin, stdout and stderr: anonymous pipes. Its end of
+// those for output is open for reading and writing, so that they outlive their reader;
+// an exec, which has no successor, gets plain ones. With a terminal there is one
+// stream for all, and stderr is what the runtime has to complain of.
 type streams struct {
 	passthrough bool
 	ours        [3]int // -1: none
@@ -25,8 +27,8 @@ type streams struct {
 	null        int
 }
 
-// Names in the state directory.
-var fifoNames = [3]string{"stdin", "stdout", "stderr"}
+// streamNames are those that the keeper knows them by.
+var streamNames = [3]string{keeper.Stdin, keeper.Stdout, keeper.Stderr}
 
 // make opens the logs and makes what the runtime will pass on to the container.
 func (s *streams) make(c *Container) error {
@@ -46,7 +48,7 @@ func (s *streams) make(c *Container) error {
 			continue
 		}
 		if err := s.makePipe(c, i); err != nil {
-			return note("Failed to create " + fifoNames[i] + " pipe " + cmdline.Text(err))
+			return note("Failed to create " + streamNames[i] + " pipe " + cmdline.Text(err))
 		}
 		// Whoever the container runs as may open /dev/stdout.
 		_ = unix.Fchmod(s.theirs[i], 0o777)
@@ -66,46 +68,19 @@ func (s *streams) openLogs(c *Container) (err error) {
 	return err
 }
 
-func (s *streams) makePipe(c *Container, i int) error {
-	if c.dir != nil {
-		if err := s.makeFIFO(c.dir.FD(), i); err == nil {
-			return nil
-		}
-		// A full state directory: as without one.
-	}
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return err
-	}
-	s.ours[i], s.theirs[i] = fds[0], fds[1]
+// makePipe makes a pipe, and notes which one it is for whoever has to find it again.
+func (s *streams) makePipe(c *Container, i int) (err error) {
 	if i == 0 {
-		s.ours[i], s.theirs[i] = fds[1], fds[0]
+		s.ours[i], s.theirs[i], err = pipes.Input()
+	} else {
+		s.ours[i], s.theirs[i], err = pipes.Output(c.memo != nil)
 	}
-	return unix.SetNonblock(s.ours[i], true)
-}
-
-// makeFIFO makes a FIFO. Of stdin the container has the reading end only, or it
-// would never see its end.
-func (s *streams) makeFIFO(dir, i int) error {
-	name := fifoNames[i]
-	if err := unix.Mkfifoat(dir, name, 0o600); err != nil {
-		return err
-	}
-	const flags = unix.O_CLOEXEC | unix.O_NOFOLLOW
-	their, our := unix.O_RDWR, unix.O_RDONLY|unix.O_NONBLOCK
-	if i == 0 {
-		their, our = unix.O_RDONLY|unix.O_NONBLOCK, unix.O_WRONLY|unix.O_NONBLOCK
-	}
-	fd, err := unix.Openat(dir, name, flags|their, 0)
 	if err != nil {
 		return err
 	}
-	if s.ours[i], err = unix.Openat(dir, name, flags|our, 0); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	s.theirs[i] = fd
-	return unix.SetNonblock(fd, false)
+	inode, err := pipes.Inode(s.ours[i])
+	c.memo.SetPipe(i, inode)
+	return err
 }
 
 // disconnect gives up the caller's stdin, stdout and stderr: it waits for their end.
@@ -174,8 +149,14 @@ func (s *streams) end(c *Container, i int) {
 	if i == 0 && c.o.Terminal && c.init.pid != 0 {
 		return
 	}
-	s.ended[i] = true
+	s.isOver(c, i)
 	s.tellIfEnded(c)
+}
+
+// isOver takes note that nothing will come any more: no successor has to look for it.
+func (s *streams) isOver(c *Container, i int) {
+	s.ended[i] = true
+	c.memo.EndPipe(i + 1)
 }
 
 func (s *streams) tellIfEnded(c *Container) {
@@ -191,8 +172,8 @@ func (s *streams) tellIfEnded(c *Container) {
 // as it comes, until their exit is recorded.
 func (s *streams) drain(c *Container) {
 	for i, stream := range s.all() {
-		if stream != nil && !s.ended[i] {
-			s.ended[i] = stream.Drain()
+		if stream != nil && !s.ended[i] && stream.Drain() {
+			s.isOver(c, i)
 		}
 	}
 	s.tellIfEnded(c)

@@ -11,9 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
-	"gracerun.io/supervisor/attach"
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
@@ -109,37 +107,5 @@ func TestRemovedCgroupIsNoOOM(t *testing.T) {
 	}
 	if slices.ContainsFunc(c.events, func(ev lifecycle.Event) bool { return ev.Kind == lifecycle.OOM }) {
 		t.Error("the machine is told that it was killed for memory")
-	}
-}
-
-// An input that has ended stays so, whoever goes on.
-func TestInputEndsForGood(t *testing.T) {
-	t.Setenv("GRACERUN_STATE_DIR", t.TempDir())
-	c := newWaking(t)
-	var err error
-	if c.dir, err = statedir.Create("", "waking"); err != nil {
-		t.Fatal(err)
-	}
-	defer c.dir.Close()
-	if err := c.streams.makeFIFO(c.dir.FD(), 0); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(c.streams.theirs[0])
-	server, err := attach.Listen(c.s.loop, attach.Config{
-		Place: attach.Place{Bundle: c.o.Bundle, SocketDir: t.TempDir(), UUID: "waking"}, Stdin: true, InputClosed: c.inputClosed, Warn: func(text string) { t.Error(text) },
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	server.SetStdin(c.streams.ours[0])
-	server.CloseStdin()
-	if fd := c.reopen(&heritage{}, 0); fd >= 0 {
-		t.Error("it is open again")
-		unix.Close(fd)
-	}
-	var buf [1]byte
-	if n, err := unix.Read(c.streams.theirs[0], buf[:]); n != 0 || err != nil {
-		t.Errorf("the container does not see its end: %d, %v", n, err)
 	}
 }

@@ -65,6 +65,8 @@ type page struct {
 	asleep     uint64 // since that instant; 0: it is awake
 	patience   uint64 // how long it is to be idle before it sleeps; 0: the usual time
 	sleepsLost uint64 // how many have died in their sleep
+
+	pipes [3]uint64 // inodes of stdin, stdout, stderr; 0: see Pipe
 }
 
 // How many of each are remembered.
@@ -271,6 +273,30 @@ func getIdentity(words *[3]uint64) process.Identity {
 		return process.Identity{}
 	}
 	return process.Identity{Pid: int(pid), StartTime: words[1], PidfdInode: words[2]}
+}
+
+// --- its stdin (0), stdout (1) and stderr (2)
+
+// pipeEnded is no pipe's inode.
+const pipeEnded = ^uint64(0)
+
+// SetPipe notes which pipe a stream is.
+func (n *Notes) SetPipe(i int, inode uint64) {
+	n.set(func(p *page) *uint64 { return &p.pipes[i] }, inode)
+}
+
+// EndPipe notes that nothing will come through it any more.
+func (n *Notes) EndPipe(i int) { n.SetPipe(i, pipeEnded) }
+
+// Pipe is the inode of the pipe that a stream is, and whether it has ended instead.
+// Neither was noted of a stream that is none, nor by an older gracemon, whose streams
+// were named pipes in the state directory.
+func (n *Notes) Pipe(i int) (inode uint64, ended bool) {
+	inode = n.get(func(p *page) *uint64 { return &p.pipes[i] })
+	if inode == pipeEnded {
+		return 0, true
+	}
+	return inode, false
 }
 
 // SetCgroup notes the container's own cgroup. One whose path is longer than what

@@ -1,8 +1,8 @@
-// Package spool keeps the output of a container between its FIFO and its logs,
+// Package spool keeps the output of a container between its pipe and its logs,
 // so that a supervisor that is killed at any instant loses no byte and doubles
 // none.
 //
-// The output is moved with splice(2) from the FIFO to a file on the tmpfs of the
+// The output is moved with splice(2) from the pipe to a file on the tmpfs of the
 // state directory, the spool. The lines of a log are made from the spool. A
 // cursor, one mapped page, says how far each log has come.
 //
