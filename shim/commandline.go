@@ -33,6 +33,7 @@ type call struct {
 
 	wrapped string             // path of the wrapped runtime, once it is known
 	maker   string             // of the runtime that has made the container, until it is needed
+	problem string             // with the options, as scan found it; "" for none
 	config  *settings.Settings // see settings
 	wrong   error              // in the configuration file
 	spec    *bundle.Config     // of the container that is created
@@ -133,6 +134,7 @@ func (c *call) scan(flags []flag) (arguments []string, ok bool) {
 		}
 		f := find(flags, name)
 		if f == nil {
+			c.problem = "unknown option " + c.args[i]
 			return nil, false
 		}
 		switch {
@@ -142,6 +144,7 @@ func (c *call) scan(flags []flag) (arguments []string, ok bool) {
 			*f.text = value
 		default:
 			if i++; i == len(c.args) {
+				c.problem = "option " + c.args[i-1] + " needs a value"
 				return nil, false
 			}
 			*f.text = c.args[i]

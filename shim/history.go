@@ -20,7 +20,7 @@ import (
 func (c *call) trace() int {
 	args, ok := c.scan(nil)
 	if !ok || len(args) != 1 {
-		return c.fail(errors.New("usage: gracerun trace ID"))
+		return c.misused()
 	}
 	dir, err := c.open(args[0])
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *call) events() int {
 		return c.become(c.argv)
 	}
 	if len(args) != 1 {
-		return c.fail(errors.New("usage: gracerun events --signals ID"))
+		return c.misused()
 	}
 	dir, err := c.open(args[0])
 	if err != nil {

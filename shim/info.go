@@ -8,7 +8,7 @@ import (
 	"gracerun.io/internal/version"
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
-	"gracerun.io/supervisor/settings"
+	"gracerun.io/shim/usage"
 )
 
 // version prints the wrapped runtime's version as it prints it, and ours in a
@@ -19,27 +19,35 @@ func (c *call) version() int {
 	return c.followedBy("gracerun: " + version.Version + "\n")
 }
 
-// help is the wrapped runtime's, and what gracerun adds to it.
+// help prints the help of gracerun, or of one command. It needs no wrapped
+// runtime, but for a command that is only the wrapped runtime's.
 func (c *call) help() int {
-	if len(c.args) > 0 {
-		return c.become(c.argv) // about one command
+	if len(c.args) == 0 {
+		write(1, []byte(usage.Overview()))
+		return 0
 	}
-	return c.followedBy(help)
+	command := usage.Find(c.args[0])
+	if command == nil {
+		return c.become(c.argv)
+	}
+	return c.helpOn(command)
 }
 
-const help = `
-gracerun ` + "`" + `kill` + "`" + ` and ` + "`" + `state` + "`" + ` go by way of the container's supervisor. It adds:
+// helpOn prints the help of one command.
+func (c *call) helpOn(command *usage.Command) int {
+	write(1, []byte(command.Help()))
+	return 0
+}
 
-   kill --force ID SIGNAL      send the signal where policy enforce would hold it
-   stop [--timeout GRACE] [--signal SIGNAL] ID
-                               stop the container within its grace period, and
-                               exit with its status
-   events --signals ID         signals, stops and breaches of a grace period, as
-                               they happen: JSON lines
-   trace ID                    what the container's journal has, for people
-
-` + settings.DefaultPath + ` and ` + oci.Variable + ` say which runtime is wrapped.
-`
+// misused reports a wrong command line of a command that the wrapped runtime does
+// not have.
+func (c *call) misused() int {
+	text := c.command + ": "
+	if c.problem != "" {
+		text += c.problem + ": "
+	}
+	return c.fail(errors.New(text + "usage: " + usage.Find(c.command).Line()))
+}
 
 // followedBy runs the wrapped runtime and, if that went well, says more.
 func (c *call) followedBy(text string) int {

@@ -13,6 +13,7 @@ import (
 
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/shim/usage"
 	"gracerun.io/supervisor/settings"
 )
 
@@ -33,6 +34,11 @@ func Main(argv []string) int {
 	}
 	if !c.understood {
 		return c.become(c.argv)
+	}
+	if usage.Wanted(c.args) {
+		if command := usage.Find(c.command); command != nil {
+			return c.helpOn(command)
+		}
 	}
 	switch c.command {
 	case "kill":

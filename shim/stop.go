@@ -25,7 +25,7 @@ func (c *call) stop() int {
 		{name: "signal", short: "s", takesValue: true, text: &signalText},
 	})
 	if !ok || len(args) != 1 {
-		return c.fail(errors.New("usage: gracerun stop [--timeout GRACE] [--signal SIGNAL] ID"))
+		return c.misused()
 	}
 	ev := lifecycle.Event{Kind: lifecycle.StopRequest, Grace: lifecycle.Duration(control.OwnGrace)}
 	if graceText != "" {
