@@ -1,6 +1,10 @@
 # gracerun: `make demo` shows what it is for, `make test` checks all of it.
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION ?=
+ifeq ($(VERSION),)
+VERSION := $(shell packaging/version)
+endif
+BIN     ?= bin
 PREFIX  ?= /usr/local
 DESTDIR ?=
 PROGRAMS := gracerun gracemon gracelab gracerun-native
@@ -14,16 +18,16 @@ GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(G
 FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install test conformance lint deps demo bench microbench soak clean
+.PHONY: build install packages test conformance lint deps demo bench microbench soak clean
 
-build: $(PROGRAMS:%=bin/%)
+build: $(PROGRAMS:%=$(BIN)/%)
 
 # Where the program begins: an idle supervisor stops there, before the Go runtime.
 # Without it gracemon works, and stays awake (supervisor/slumber).
-bin/gracemon: GO_LDFLAGS += -E=gracerun.io/supervisor/slumber.entry
-bin/gracemon bin/gracerun: GO_EXPERIMENT = $(FEWER_PAGES)
+$(BIN)/gracemon: GO_LDFLAGS += -E=gracerun.io/supervisor/slumber.entry
+$(BIN)/gracemon $(BIN)/gracerun: GO_EXPERIMENT = $(FEWER_PAGES)
 
-bin/%: FORCE
+$(BIN)/%: FORCE
 	$(GO_BUILD) -o $@ ./cmd/$*
 FORCE:
 
@@ -31,19 +35,19 @@ FORCE:
 # statically all the same; CRIU is left out. Whether there is a libseccomp is asked
 # when it is built: deps may just have installed it.
 NATIVE_SECCOMP = $(shell pkg-config --exists libseccomp 2>/dev/null && echo seccomp)
-bin/gracerun-native: FORCE
+$(BIN)/gracerun-native: FORCE
 	@test -n '$(NATIVE_SECCOMP)' || echo 'gracerun-native is built WITHOUT seccomp: libseccomp-dev or pkg-config is missing (make deps)'
 	CGO_ENABLED=1 $(GO) build -trimpath -tags 'runc_nocriu netgo osusergo $(NATIVE_SECCOMP)' \
 		-ldflags '$(GO_LDFLAGS) -extldflags -static' -o $@ ./cmd/gracerun-native
 
 # What needs both has deps first, also with -j.
 ifneq ($(filter demo test bench soak,$(MAKECMDGOALS)),)
-$(PROGRAMS:%=bin/%): | deps
+$(PROGRAMS:%=$(BIN)/%): | deps
 endif
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
 
 # What the demo and the tests need from Debian; says what is missing if it cannot install.
 deps:
@@ -64,6 +68,10 @@ test: deps lint build
 	$(GO) test -race -short $$($(GO) list ./... | grep -v '^$(HOST)$$')
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
 	$(GO) test -short -timeout 2h $(HOST)
+
+# .deb and .rpm for amd64 and arm64, into .work/packages.
+packages: deps
+	packaging/build .work/packages
 
 # opencontainers/runtime-tools over runc alone and over gracerun: five to ten minutes.
 conformance: deps

@@ -14,7 +14,20 @@ import (
 )
 
 func main() {
-	app := &cli.Command{
+	err := application().Run(context.Background(), os.Args)
+	if err == nil {
+		return
+	}
+	var harm *finding
+	if errors.As(err, &harm) {
+		os.Exit(1)
+	}
+	fmt.Fprintf(os.Stderr, "gracelab: %v\n", err)
+	os.Exit(2)
+}
+
+func application() *cli.Command {
+	return &cli.Command{
 		Name:    "gracelab",
 		Usage:   "fault injection and evidence for the signal path of containers",
 		Version: version.Version,
@@ -28,18 +41,10 @@ func main() {
 			traceCommand(),
 		},
 		Action:         chooseCommand,
-		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // said below, once
+		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // main prints it, once
+
+		EnableShellCompletion: true,
 	}
-	err := app.Run(context.Background(), os.Args)
-	if err == nil {
-		return
-	}
-	var harm *finding
-	if errors.As(err, &harm) {
-		os.Exit(1)
-	}
-	fmt.Fprintf(os.Stderr, "gracelab: %v\n", err)
-	os.Exit(2)
 }
 
 // chooseCommand runs when no command was named, or none that there is.

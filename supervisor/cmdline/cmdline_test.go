@@ -187,7 +187,7 @@ func TestHelp(t *testing.T) {
 	if exit.Status != 0 {
 		t.Errorf("%+v", exit)
 	}
-	for _, want := range []string{"\n  -h, --help ", "\n  -0, --persist-dir ", "\n  --log-global-size-max ", "\n  --recover "} {
+	for _, want := range []string{"\n  -h, --help ", "\n  -0, --persist-dir=DIR ", "\n  --log-global-size-max=BYTES ", "\n  --recover=DIR "} {
 		if !strings.Contains(exit.Stdout, want) {
 			t.Errorf("no %q in\n%s", want, exit.Stdout)
 		}

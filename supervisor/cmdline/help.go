@@ -39,6 +39,9 @@ func line(b *strings.Builder, o *option) {
 		left += "-" + string(rune(o.short)) + ", "
 	}
 	left += "--" + o.name
+	if o.value != "" {
+		left += "=" + o.value
+	}
 	b.WriteString(left)
 	b.WriteString(strings.Repeat(" ", max(34-len(left), 2)))
 	b.WriteString(o.help)
