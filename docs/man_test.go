@@ -3,6 +3,7 @@ package docs
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +13,7 @@ import (
 
 	"gracerun.io/shim/usage"
 	"gracerun.io/supervisor/cmdline"
+	"gracerun.io/supervisor/settings"
 )
 
 func manual(t *testing.T, name string) string {
@@ -118,7 +120,7 @@ func TestManualsHaveEveryVariable(t *testing.T) {
 	if len(inCode) < 4 {
 		t.Fatalf("the code reads only %v: is it written otherwise now?", inCode)
 	}
-	pages := manual(t, "gracerun.8.md") + manual(t, "gracemon.8.md")
+	pages := manual(t, "gracerun.8.md") + manual(t, "gracemon.8.md") + manual(t, "gracerun.toml.5.md")
 	inPages := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^(\*\*GRACE.*)\n:   `).FindAllStringSubmatch(pages, -1) {
 		for _, name := range strings.Split(m[1], ", ") {
@@ -133,6 +135,50 @@ func TestManualsHaveEveryVariable(t *testing.T) {
 	for name := range inPages {
 		if !inCode[name] {
 			t.Errorf("no program reads %s", name)
+		}
+	}
+}
+
+func TestManualOfTheConfiguration(t *testing.T) {
+	code, err := os.ReadFile("../supervisor/settings/settings.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inCode := map[string]bool{}
+	_, body, _ := strings.Cut(string(code), "\tswitch name {\n")
+	body, _, _ = strings.Cut(body, "\tdefault:")
+	for _, m := range regexp.MustCompile(`(?m)^\tcase "([a-z.-]+)":`).FindAllStringSubmatch(body, -1) {
+		inCode[m[1]] = true
+	}
+	if len(inCode) < 8 {
+		t.Fatalf("the code knows only the keys %v: is it written otherwise now?", inCode)
+	}
+	inPage := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\*\*([a-z.-]+)\*\* = .*\n:   `).FindAllStringSubmatch(manual(t, "gracerun.toml.5.md"), -1) {
+		inPage[m[1]] = true
+	}
+	if !maps.Equal(inCode, inPage) {
+		t.Errorf("the code knows the keys %v, the page %v", inCode, inPage)
+	}
+}
+
+func TestManualOfTheAnnotations(t *testing.T) {
+	page := manual(t, "gracerun-annotations.7.md")
+	inCode := map[string]bool{settings.FaultsAnnotation: true}
+	for _, name := range settings.Defaults().Heard {
+		inCode[name] = true
+	}
+	inPage := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\*([a-zA-Z.]+)\*\n:   `).FindAllStringSubmatch(page, -1) {
+		inPage[m[1]] = true
+	}
+	if !maps.Equal(inCode, inPage) {
+		t.Errorf("the code knows the annotations %v, the page %v", inCode, inPage)
+	}
+	_, policies, _ := strings.Cut(page, "\n# POLICIES\n")
+	for _, policy := range settings.Defaults().Policies {
+		if !strings.Contains("\n"+policies, "\n**"+policy.String()+"**\n:   ") {
+			t.Errorf("policy %s has no entry", policy)
 		}
 	}
 }
