@@ -8,6 +8,7 @@ package recorder
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +31,9 @@ type Recorder struct {
 	dir     string
 }
 
-// Start begins to record. It needs root, and Linux 5.2 with tracefs.
-func Start() (*Recorder, error) {
+// Start begins to record what happens to the processes, or to all of the machine
+// if none is given. It needs root, and Linux 5.2 with tracefs.
+func Start(pids ...int) (*Recorder, error) {
 	tracefs, err := openTracefs()
 	if err != nil {
 		return nil, fmt.Errorf("record signals by tracefs: %w", err)
@@ -42,13 +44,23 @@ func Start() (*Recorder, error) {
 		return nil, fmt.Errorf("record signals by tracefs: %w", err)
 	}
 	r := &Recorder{tracefs, dir}
+	size := sizeForAll
+	// What runtimes of languages and shells tell themselves all the time (CHLD,
+	// URG) would only fill the buffer.
+	sent := "sig != 17 && sig != 23"
+	taken := sent
+	if len(pids) > 0 {
+		size = sizeForPids + sizeForEach*len(pids)
+		sent += " && (" + filterOf("pid", pids) + ")"
+		taken += " && (" + filterOf("common_pid", pids) + ")"
+	}
+	ended := filterOf("pid", pids)
 	for _, setting := range [][2]string{
 		{"trace_clock", "mono"},
-		{"buffer_size_kb", "4096"}, // of each processor
-		// What runtimes of languages and shells tell themselves all the time
-		// (CHLD, URG) would only fill it.
-		{"events/signal/signal_generate/filter", "sig != 17 && sig != 23"},
-		{"events/signal/signal_deliver/filter", "sig != 17 && sig != 23"},
+		{"buffer_size_kb", strconv.Itoa(size)},
+		{"events/signal/signal_generate/filter", sent},
+		{"events/signal/signal_deliver/filter", taken},
+		{"events/sched/sched_process_exit/filter", cmp.Or(ended, "0")},
 		{"events/signal/signal_generate/enable", "1"},
 		{"events/signal/signal_deliver/enable", "1"},
 		{"events/sched/sched_process_exit/enable", "1"},
@@ -132,10 +144,18 @@ const (
 
 // Events ends the recording and gives what it has of the processes, in order of
 // time. It has to end: on a machine where much goes on, whoever reads the trace
-// while it grows never comes to its end.
+// while it grows never comes to its end. If the kernel has lost a part of it, which
+// may be of these processes or of others, the error is [*Incomplete].
 func (r *Recorder) Events(pids ...int) ([]Event, error) {
 	if err := os.WriteFile(filepath.Join(r.dir, "tracing_on"), []byte("0"), 0); err != nil {
 		return nil, err
+	}
+	lost, err := r.lost()
+	if err != nil {
+		return nil, err
+	}
+	if lost > 0 {
+		return nil, &Incomplete{lost}
 	}
 	f, err := os.Open(filepath.Join(r.dir, "trace"))
 	if err != nil {
@@ -157,10 +177,10 @@ func read(from io.Reader, pids []int) ([]Event, error) {
 	for lines.Scan() {
 		line := lines.Text()
 		if strings.HasPrefix(line, "#") || line == "" {
+			if lost := overwritten(line); lost > 0 {
+				return nil, &Incomplete{lost}
+			}
 			continue
-		}
-		if strings.Contains(line, "LOST") && strings.HasPrefix(line, "CPU:") {
-			return nil, errors.New("the kernel's trace buffer was too small: " + line)
 		}
 		ev, err := Parse(line)
 		if err != nil {

@@ -2,8 +2,10 @@ package recorder
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -94,5 +96,85 @@ func TestRecord(t *testing.T) {
 	}
 	if count[Generate][signals.TERM] != 1 || count[Take][signals.TERM] != 1 || count[Generate][signals.KILL] != 1 || count[End][0] != 1 {
 		t.Errorf("want TERM sent and taken, KILL sent, and the exit, each once:\n%s", text.String())
+	}
+}
+
+// A recording of which the kernel has overwritten a part says so: it was read as
+// one in which nothing had happened.
+func TestIncomplete(t *testing.T) {
+	r, err := Start()
+	if os.Geteuid() != 0 || err != nil {
+		t.Skipf("cannot record here: %v", err)
+	}
+	defer r.Close()
+	if err := os.WriteFile(r.dir+"/buffer_size_kb", []byte("8"), 0); err != nil {
+		t.Fatal(err)
+	}
+	storm(t, 5000)
+	events, err := r.Events(os.Getpid())
+	var incomplete *Incomplete
+	if !errors.As(err, &incomplete) || incomplete.Lost < 1000 {
+		t.Fatalf("%d events, %v; want it to say that thousands of records are lost", len(events), err)
+	}
+}
+
+// What happens to others takes no room in a recording of some processes, however
+// many they are.
+func TestRecordOfSome(t *testing.T) {
+	for _, others := range []int{0, 1000} {
+		child := exec.Command("sleep", "1000")
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pids := []int{child.Process.Pid}
+		for i := range others {
+			pids = append(pids, child.Process.Pid+1+i)
+		}
+		r, err := Start(pids...)
+		if os.Geteuid() != 0 || err != nil {
+			t.Skipf("cannot record here: %v", err)
+		}
+		if err := os.WriteFile(r.dir+"/buffer_size_kb", []byte("64"), 0); err != nil {
+			t.Fatal(err)
+		}
+		storm(t, 5000)
+		child.Process.Signal(syscall.SIGTERM)
+		child.Wait()
+		events, err := r.Events(pids...)
+		r.Close()
+		var seen []What
+		for _, ev := range events {
+			if ev.Pid == child.Process.Pid {
+				seen = append(seen, ev.What)
+			}
+		}
+		if err != nil || !slices.Equal(seen, []What{Generate, Take, End}) {
+			t.Errorf("beside %d: %v, %+v; want TERM sent and taken, and the exit", others, err, events)
+		}
+	}
+}
+
+// storm sends this process signals that it ignores.
+func storm(t *testing.T, n int) {
+	t.Helper()
+	for range n {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGWINCH); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestLostOf(t *testing.T) {
+	if lost := lostOf("entries: 12\noverrun: 3\ncommit overrun: 1\nbytes: 4096\noldest event ts:  2750.25\nnow ts:  2760.7\ndropped events: 2\nread events: 0\n"); lost != 6 {
+		t.Errorf("%d lost, want 6", lost)
+	}
+	for line, want := range map[string]int{
+		"# entries-in-buffer/entries-written: 1024/4096   #P:2": 3072,
+		"# entries-in-buffer/entries-written: 12/12   #P:2":     0,
+		"# tracer: nop": 0,
+	} {
+		if got := overwritten(line); got != want {
+			t.Errorf("%q: %d lost, want %d", line, got, want)
+		}
 	}
 }

@@ -49,10 +49,11 @@ func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
 	if wait(pid) == 0 {
 		return true
 	}
-	if recovery.Exists(dir.FD()) { // else it has come to its end in the meantime
-		var text [4096]byte
-		n, _ := unix.Pread(said, text[:], 0)
-		c.warn("recover the supervisor of a container: " + strings.TrimSpace(string(text[:max(n, 0)])))
+	if !recovery.Exists(dir.FD()) {
+		return true // it has come to its end in the meantime
 	}
+	var text [4096]byte
+	n, _ := unix.Pread(said, text[:], 0)
+	c.warn("recover the supervisor of a container: " + strings.TrimSpace(string(text[:max(n, 0)])))
 	return false
 }

@@ -35,6 +35,8 @@ lost an exit.`,
 				return fmt.Errorf("drain takes no argument, found %q", cmd.Args().First())
 			case n < 1 || grace < 2*time.Second:
 				return fmt.Errorf("want at least one container, and a grace period of 2s: they take one second to end")
+			case testbed.Stock(cmd.String("runtime")).Missing != "" && testbed.Ours(programsDir(), cmd.String("runtime")).Missing != "":
+				return noRuntime(cmd.String("runtime"), testbed.Ours(programsDir(), cmd.String("runtime")).Missing)
 			case os.Geteuid() != 0:
 				return fmt.Errorf("only root can drain: containers and the kernel's trace of signals need it")
 			}

@@ -47,6 +47,11 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 			if err != nil {
 				return err
 			}
+			runtime := cmd.String("runtime")
+			jobs := jobsOf(scenarios, runtime, cmd.Bool("all-runtimes"))
+			if len(jobs) == 0 {
+				return noRuntime(runtime, "no race is staged over it")
+			}
 			if cmd.Bool("list") {
 				for _, s := range scenarios {
 					fmt.Printf("%-26s %s\n", s.ID, s.Title)
@@ -67,7 +72,7 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 				defer os.RemoveAll(dir)
 			}
 			r := reproduction{dir: dir, evidence: cmd.String("evidence"), out: os.Stdout}
-			beside, alone := parts(jobsOf(scenarios, cmd.String("runtime"), cmd.Bool("all-runtimes")))
+			beside, alone := parts(jobs)
 			r.run(beside, int(cmd.Int("parallel")))
 			r.run(alone, 1)
 			return r.conclude()
@@ -88,6 +93,11 @@ func chosenScenarios(names []string) ([]*races.Scenario, error) {
 		chosen = append(chosen, found...)
 	}
 	return chosen, nil
+}
+
+// noRuntime is the error of a --runtime that cannot be used.
+func noRuntime(name, why string) error {
+	return fmt.Errorf("--runtime %s: %s; want crun or runc", name, why)
 }
 
 // job is a scenario over one runtime.

@@ -195,7 +195,7 @@ func record(ctx context.Context, id string, pid int) (*timeline.Timeline, error)
 		return nil, fmt.Errorf("init of container %s: %w", id, err)
 	}
 	defer init.Close()
-	r, err := recorder.Start()
+	r, err := recorder.Start(pid)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ type Drained struct {
 	ToCreate      time.Duration // until all ran
 	FirstTERM     time.Duration // from the drain's begin to the first stop signal that the kernel sent
 	LastTERM      time.Duration // to the last
-	LeastGrace    time.Duration // the shortest time that a container had if the node waits for one grace period
+	LeastGrace    time.Duration // the shortest time that a container had if the node waits for one grace period; at least 0
 	ToEnd         time.Duration // until all were gone
 	Untold        int           // got no stop signal
 	EarlyKills    int           // SIGKILL before their grace was over
@@ -49,7 +49,8 @@ say ready
 while :; do sleep 3600 & wait $!; done
 `
 
-// Run stages the drain on a stack, beneath dir.
+// Run stages the drain on a stack, beneath dir. A drain whose recording is not whole
+// is an error, not a result.
 func (d Drain) Run(stack *testbed.Stack, dir string) (*Drained, error) {
 	if stack.Missing != "" {
 		return nil, errors.New(stack.Missing)
@@ -61,7 +62,7 @@ func (d Drain) Run(stack *testbed.Stack, dir string) (*Drained, error) {
 		return nil, err
 	}
 	herd.result.ToCreate = testbed.Now() - begin
-	recording, err := recorder.Start()
+	recording, err := recorder.Start(herd.pids()...)
 	if err != nil {
 		return nil, err
 	}
@@ -181,14 +182,19 @@ func (h *herd) remove() {
 	})
 }
 
-// count reads off the recording, and the exit files, what became of everybody.
-func (h *herd) count(recording *recorder.Recorder, begin time.Duration) error {
-	r := h.result
+// pids are those of all inits.
+func (h *herd) pids() []int {
 	pids := make([]int, len(h.containers))
 	for i, c := range h.containers {
 		pids[i] = c.Pid
 	}
-	events, err := recording.Events(pids...)
+	return pids
+}
+
+// count reads off the recording, and the exit files, what became of everybody.
+func (h *herd) count(recording *recorder.Recorder, begin time.Duration) error {
+	r := h.result
+	events, err := recording.Events(h.pids()...)
 	if err != nil {
 		return err
 	}
@@ -202,7 +208,7 @@ func (h *herd) count(recording *recorder.Recorder, begin time.Duration) error {
 			r.Untold++
 		default:
 			told = append(told, at-begin)
-			r.LeastGrace = min(r.LeastGrace, h.Grace-(at-begin))
+			r.LeastGrace = max(min(r.LeastGrace, h.Grace-(at-begin)), 0)
 		}
 		if terms > 1 {
 			r.SignaledTwice++

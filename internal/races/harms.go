@@ -171,8 +171,12 @@ func herdToldLate(f *Facts) string {
 	if d.LastTERM < f.Grace/5 {
 		return ""
 	}
-	return fmt.Sprintf("the last of %d containers was told after %d ms: less than %.1f of its %s are left on a node that waits no longer",
-		d.Containers, d.LastTERM.Milliseconds(), (d.LeastGrace + 100*time.Millisecond).Seconds(), f.Grace)
+	left := "nothing of its " + f.Grace.String() + " is left"
+	if d.LeastGrace > 0 {
+		left = fmt.Sprintf("less than %.1f of its %s are left", (d.LeastGrace + 100*time.Millisecond).Seconds(), f.Grace)
+	}
+	return fmt.Sprintf("the last of %d containers was told after %d ms: %s on a node that waits no longer",
+		d.Containers, d.LastTERM.Milliseconds(), left)
 }
 
 func herdHarmed(f *Facts) string {

@@ -83,6 +83,14 @@ var untested = func() map[string]bool {
 	return names
 }()
 
+// One that is told after its grace period has nothing left, and no less.
+func TestToldAfterTheGrace(t *testing.T) {
+	f := Facts{Grace: 3 * time.Second, Drained: &Drained{Containers: 200, LastTERM: 5 * time.Second}}
+	if got, want := herdToldLate(&f), "the last of 200 containers was told after 5000 ms: nothing of its 3s is left on a node that waits no longer"; got != want {
+		t.Errorf("%s\nwant %s", got, want)
+	}
+}
+
 func TestDeadline(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct {

@@ -99,7 +99,7 @@ func startSuccessors(where string) (status int) {
 	_, byKeeper := unix.Getenv(keeper.KeptVariable)
 	inherited.Close(3) // what else the caller has open is no business of a successor
 	var waiting []*successor
-	status = each(where, func(path string) error {
+	status = each(where, byKeeper, func(path string) error {
 		if !byKeeper && needsSuccessor(path) {
 			keeper.Await(path, int(answerPatience.Milliseconds()))
 		}
@@ -119,9 +119,11 @@ func startSuccessors(where string) (status int) {
 }
 
 // each calls do with every state directory in or below where that belongs to a
-// gracemon, and gives the exit status of the program.
-func each(where string, do func(path string) error) (status int) {
+// gracemon, and gives the exit status of the program. That there is none is an error
+// if where names a place, unless it may have been deleted meanwhile.
+func each(where string, mayBeGone bool, do func(path string) error) (status int) {
 	if where == "all" {
+		mayBeGone = true
 		base, err := statedir.Base()
 		if err != nil {
 			write(2, "gracemon: "+err.Error()+"\n")
@@ -130,7 +132,16 @@ func each(where string, do func(path string) error) (status int) {
 		where = base
 	}
 	where = strings.TrimRight(where, "/")
-	for _, path := range stateDirs(where, 2) {
+	found := stateDirs(where, 2)
+	if len(found) == 0 && !mayBeGone {
+		text := "no container of gracemon is in it"
+		if err := unix.Access(where, unix.F_OK); err != nil {
+			text = cmdline.Text(err)
+		}
+		write(2, "gracemon: "+where+": "+text+"\n")
+		return 1
+	}
+	for _, path := range found {
 		if err := do(path); err != nil {
 			write(2, "gracemon: "+path+": "+cmdline.Text(err)+"\n")
 			status = 1

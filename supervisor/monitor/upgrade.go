@@ -50,7 +50,7 @@ const inheritedVariable = "_GRACEMON_INHERITED"
 
 // upgradeAll is gracemon --upgrade.
 func upgradeAll(where string) (status int) {
-	return each(where, func(path string) error {
+	return each(where, false, func(path string) error {
 		dir, err := statedir.OpenPath(path)
 		if err != nil {
 			return err
