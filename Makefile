@@ -11,7 +11,7 @@ PROGRAMS := gracerun gracemon gracelab gracerun-native
 
 GO         ?= go
 GO_LDFLAGS  = -s -w -X gracerun.io/internal/version.Version=$(VERSION)
-GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(GO_LDFLAGS)'
+GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath $(GO_TAGS) -ldflags '$(GO_LDFLAGS)'
 # Small spans without mark bits of their own: fewer pages that are touched by a
 # process that is there once per container, or for a millisecond. Go 1.27 is to
 # drop the choice.
@@ -24,7 +24,8 @@ build: $(PROGRAMS:%=$(BIN)/%)
 
 # Where the program begins: an idle supervisor stops there, before the Go runtime.
 # Without it gracemon works, and stays awake (supervisor/slumber).
-$(BIN)/gracemon: GO_LDFLAGS += -E=gracerun.io/supervisor/slumber.entry
+$(BIN)/gracemon: GO_LDFLAGS += -checklinkname=0 -E=gracerun.io/supervisor/slumber.entry
+$(BIN)/gracemon: GO_TAGS = -tags slumber
 $(BIN)/gracemon $(BIN)/gracerun: GO_EXPERIMENT = $(FEWER_PAGES)
 
 $(BIN)/%: FORCE

@@ -16,7 +16,7 @@ import (
 func TestKeeper(t *testing.T) {
 	i := testImage(t)
 	gracemon := filepath.Join(t.TempDir(), "gracemon")
-	cmd := exec.Command("go", "build", "-ldflags", slumber.LinkerFlag, "-o", gracemon, "gracerun.io/cmd/gracemon")
+	cmd := exec.Command("go", "build", "-tags", slumber.Tag, "-ldflags", slumber.LinkerFlags, "-o", gracemon, "gracerun.io/cmd/gracemon")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build gracemon: %v\n%s", err, out)

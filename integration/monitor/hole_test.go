@@ -6,27 +6,20 @@ import (
 	"os/exec"
 	"runtime"
 	"strconv"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/signals"
-	"gracerun.io/signals/process"
 )
 
 // From the execve by which a supervisor wakes up, or is upgraded, to the moment at
-// which the new program can catch signals passes a millisecond, in which a TERM
-// ends it. The container has its TERM all the same, once, and its grace.
-func TestTermWhileItCannotBeCaught(t *testing.T) {
+// which the new program can catch signals passes a millisecond. What comes in it
+// waits, and is heard once: TERM stops the container, INT and QUIT are passed on.
+func TestSignalWhileItCannotBeCaught(t *testing.T) {
 	forOurs(t, func(t *testing.T, s *stack) {
-		if _, err := process.Pidfd(selfPidfd(t)).ExitInfo(); err != nil {
-			var watch *process.KillWatch
-			if watch, err = process.WatchKills(signals.TERM); err != nil {
-				t.Skip("nobody tells here how a supervisor has ended: ", err)
-			}
-			watch.Close()
-		}
 		for _, way := range []struct {
 			name string
 			env  []string
@@ -34,48 +27,38 @@ func TestTermWhileItCannotBeCaught(t *testing.T) {
 		}{
 			{"upgrade", []string{"GRACEMON_SLEEP=off"}, func(c *container) {
 				cmd := exec.Command(c.stack.monitor, "--upgrade", c.state().Path())
-				go func() { _ = cmd.Run() }() // it fails when its supervisor dies
+				go func() { _ = cmd.Run() }()
 			}},
 			{"wake", []string{soon}, func(c *container) { c.dial() }},
 		} {
 			t.Run(way.name, func(t *testing.T) {
-				c := s.container(t, deaf)
+				c := s.container(t, `trap 'echo INT' INT; trap 'echo QUIT' QUIT; `+deaf)
 				c.env = way.env
 				c.annotate("io.gracerun.grace", "700ms")
 				c.up()
-				if way.name == "wake" {
-					c.asleep()
+				for _, sig := range []syscall.Signal{unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
+					if way.name == "wake" {
+						c.asleep()
+					}
+					var begin time.Time
+					atExec(t, c.monitor, func() { way.exec(c) }, func() {
+						begin = time.Now()
+						c.must(unix.Kill(c.monitor, sig))
+					})
+					if sig != unix.SIGTERM {
+						c.says("stdout F " + signals.Signal(sig).Name())
+						continue
+					}
+					c.expect("exit file", c.exitFile(), "137")
+					if took := time.Since(begin); took < 700*time.Millisecond {
+						t.Errorf("its grace period of 700ms took %v", took)
+					}
 				}
-				dead := c.monitor
-				var begin time.Time
-				atExec(t, dead, func() { way.exec(c) }, func() {
-					begin = time.Now()
-					c.must(unix.Kill(dead, unix.SIGTERM))
-				})
-				c.until("there is a successor", func() bool {
-					text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
-					c.monitor, _ = strconv.Atoi(string(text))
-					return c.monitor != dead && c.monitor != 0
-				})
-				c.expect("exit file", c.exitFile(), "137")
-				if took := time.Since(begin); took < 700*time.Millisecond {
-					t.Errorf("its grace period of 700ms took %v", took)
-				}
-				c.gone()
-				c.expect("the log", fmt.Sprint(c.lines()), "[stdout F up stdout F TERM 1]")
+				c.gone() // by its number of the beginning
+				c.expect("the log", fmt.Sprint(c.lines()), "[stdout F up stdout F INT stdout F QUIT stdout F TERM 1]")
 			})
 		}
 	})
-}
-
-func selfPidfd(t *testing.T) int {
-	t.Helper()
-	p, err := unix.PidfdOpen(os.Getpid(), 0)
-	if err != nil {
-		t.Skip("no pidfds: ", err)
-	}
-	t.Cleanup(func() { unix.Close(p) })
-	return p
 }
 
 // atExec has a process stopped when it has executed its next program, upon what
@@ -131,4 +114,22 @@ func atExec(t *testing.T, pid int, provoke, at func()) {
 			}
 		}
 	}
+}
+
+// What a supervisor starts has none of its signals blocked, whichever program of its
+// process has started it.
+func TestStartedWithoutBlockedSignals(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, `echo $(grep SigBlk /proc/self/status); trap 'exit 5' TERM; while :; do sleep 0.05; done`)
+		c.env = []string{soon}
+		script := "#!/bin/sh\ngrep SigBlk /proc/self/status > " + c.dir + "/saw.new && mv " + c.dir + "/saw.new " + c.dir + "/saw\n"
+		c.must(os.WriteFile(c.dir+"/exit-command", []byte(script), 0o755))
+		c.started("--exit-command", c.dir+"/exit-command")
+		c.says("stdout F SigBlk: 0000000000000000")
+		c.asleep()
+		c.must(unix.Kill(c.monitor, unix.SIGTERM))
+		c.expect("exit file", c.exitFile(), "5")
+		c.gone()
+		c.expect("of the exit command", c.exitCommandSaw(), "SigBlk:\t0000000000000000")
+	})
 }

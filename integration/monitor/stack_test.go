@@ -88,7 +88,7 @@ func (s *stack) command(dir, program string, args ...string) *exec.Cmd {
 // gracemon builds the program under test as the Makefile does: what is tested is
 // this source.
 var gracemon = sync.OnceValues(func() (string, error) {
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w "+slumber.LinkerFlag, "-o", filepath.Join(programs, "gracemon"), "../../cmd/gracemon")
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", slumber.Tag, "-ldflags", "-s -w "+slumber.LinkerFlags, "-o", filepath.Join(programs, "gracemon"), "../../cmd/gracemon")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w\n%s", err, output)

@@ -35,7 +35,7 @@ func build(top, dir, name string) (why string) {
 	env, flags := "CGO_ENABLED=0", []string{"build", "-trimpath"}
 	switch name {
 	case "gracemon":
-		flags = append(flags, "-ldflags", slumber.LinkerFlag)
+		flags = append(flags, "-tags", slumber.Tag, "-ldflags", slumber.LinkerFlags)
 	case "gracerun-native": // libcontainer enters namespaces in C
 		tags := "runc_nocriu netgo osusergo"
 		if exec.Command("pkg-config", "--exists", "libseccomp").Run() == nil {

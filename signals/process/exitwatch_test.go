@@ -54,36 +54,3 @@ func TestWatchExit(t *testing.T) {
 		})
 	}
 }
-
-// TestWatchKills: of all processes those are heard of that die of such a signal.
-func TestWatchKills(t *testing.T) {
-	needRoot(t)
-	w, err := WatchKills(signals.TERM, signals.QUIT)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	end := func(sig signals.Signal) (pid int) {
-		c := startSleep(t)
-		if err := openPidfd(t, c.pid()).Send(sig); err != nil {
-			t.Fatal(err)
-		}
-		_ = c.cmd.Wait()
-		return c.pid()
-	}
-	silent := map[int]bool{end(signals.KILL): true, end(signals.INT): true}
-	want := map[int]signals.Signal{end(signals.TERM): signals.TERM, end(signals.QUIT): signals.QUIT}
-	eventually(t, "both to be heard of", func() bool {
-		pid, sig, err := w.Next()
-		if err != nil && !errors.Is(err, ErrNone) {
-			t.Fatal(err)
-		}
-		if silent[pid] {
-			t.Errorf("heard that %d died of %v", pid, sig)
-		}
-		if want[pid] == sig { // others of the host may die, too
-			delete(want, pid)
-		}
-		return len(want) == 0
-	})
-}

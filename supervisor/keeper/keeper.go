@@ -9,8 +9,8 @@
 // without which the terminal hangs up; the writing end of stdin. When the
 // connection ends without a word, the supervisor is dead: the keeper starts
 // `gracemon --recover DIR` with the descriptors, and lets go of them when the
-// successor has deposited its own. If the supervisor died of a signal that it
-// would have caught at any other time, its successor gets that (death.go).
+// successor has deposited its own; and what counts the signals that the supervisor
+// has caught, some of which it may not have seen to.
 //
 // The socket is SOCK_SEQPACKET; a packet is one line of words, with descriptors:
 //
@@ -34,7 +34,6 @@ import (
 
 	"gracerun.io/internal/inherited"
 	"gracerun.io/runtime/statedir"
-	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
@@ -51,6 +50,7 @@ const (
 	Stdout   = "stdout"
 	Stderr   = "stderr"
 	Terminal = "terminal"
+	Caught   = "caught" // of package ownsignal
 )
 
 // listener is the number under which the keeper finds its socket.
@@ -77,8 +77,6 @@ type server struct {
 	program string
 	say     func(string)
 	holds   []*hold
-	deaths  []*death           // that a successor may have to hear of
-	kills   *process.KillWatch // nil where ExitInfo tells, or nobody does
 	idle    loop.Timer
 	retry   loop.Timer
 }
@@ -89,9 +87,7 @@ type hold struct {
 	conn  int // -1: the supervisor is dead
 	pid   int // of the supervisor
 	pidfd process.Pidfd
-	died  signals.Signal // what it was heard to have died of
 	dir   string
-	inode uint64 // of dir
 	await string // the container whose successor this one waits for: not a supervisor
 	names []string
 	fds   []int
@@ -183,7 +179,6 @@ func (s *server) take(fd int) {
 		return
 	}
 	h := &hold{s: s, conn: fd, pid: int(peer.Pid), pidfd: openPeer(fd, int(peer.Pid)), child: child{pidfd: -1}}
-	s.watchKills(h)
 	h.timer.Fire = h.recover
 	if err := s.loop.Add(fd, loop.Readable, loop.HandlerFunc(h.ready)); err != nil {
 		s.say("gracemon --keeper: wait for a supervisor: " + err.Error())
@@ -193,6 +188,27 @@ func (s *server) take(fd int) {
 	}
 	s.holds = append(s.holds, h)
 	s.loop.Arm(&s.idle, lifecycle.Never)
+}
+
+// openPeer opens the process at the other end of a connection, -1 if that is not to be
+// had. Since it is connected still when it is open, the number is its own.
+func openPeer(conn, pid int) process.Pidfd {
+	p, err := process.Open(pid)
+	if err != nil {
+		return -1
+	}
+	fds := []unix.PollFd{{Fd: int32(conn), Events: unix.POLLRDHUP}}
+	for {
+		_, err = unix.Poll(fds, 0)
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil || fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP|unix.POLLERR) != 0 {
+		p.Close()
+		return -1
+	}
+	return p
 }
 
 // ready takes packets until there is none.
@@ -237,9 +253,7 @@ func (h *hold) obey(words []string, fds []int) {
 	case words[0] == "hold" && len(words) == 2+len(fds):
 		if h.dir == "" {
 			h.dir = unescape(words[1])
-			h.inode = inodeOf(h.dir)
 			h.s.replace(h)
-			h.s.succeeded(h)
 		}
 		for i, name := range words[2:] {
 			h.put(name, fds[i])
@@ -347,7 +361,6 @@ func (h *hold) orphan() {
 		h.letGo()
 		return
 	}
-	h.s.investigate(h)
 	h.recover()
 }
 

@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -28,12 +25,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "--keeper":
-			if _, err := os.Stat(os.Getenv("GRACERUN_STATE_DIR") + oldKernel); err == nil {
-				endOf = func(process.Pidfd, int) (process.Status, error) { return process.Status{}, process.ErrUnsupported }
-			}
 			os.Exit(Main(func(string) {}))
-		case "--supervisor":
-			os.Exit(beSupervisor(os.Args[2], os.Args[3:]))
 		case "--recover":
 			os.Exit(beSuccessor(os.Args[2]))
 		}
@@ -48,18 +40,6 @@ const limit = 60 * time.Second
 func beSuccessor(dir string) int {
 	if unix.Unlink(dir+"/fail") == nil {
 		return 1
-	}
-	if _, err := os.Stat(dir + "/heir"); err == nil {
-		heir := exec.Command("/proc/self/exe", "--supervisor", dir, "heir")
-		ready, err := heir.StdoutPipe()
-		if err == nil {
-			err = heir.Start()
-		}
-		if err != nil {
-			return 1
-		}
-		_, _ = ready.Read(make([]byte, 10))
-		return 0
 	}
 	said := os.Getenv(KeptVariable) + "\n"
 	for entry := range strings.SplitSeq(os.Getenv(KeptVariable), ",") {
@@ -397,125 +377,6 @@ func TestNothingHeld(t *testing.T) {
 	}
 }
 
-// oldKernel is the file by whose presence a keeper's base says that the kernel does
-// not tell how other processes have ended.
-const oldKernel = "/old-kernel"
-
-// beSupervisor makes a deposit and waits for its end. An heir catches what ends the
-// first one, and writes down what that was.
-func beSupervisor(dir string, heir []string) int {
-	caught := make(chan os.Signal, 10)
-	if len(heir) > 0 {
-		signal.Notify(caught, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGUSR1)
-	}
-	conn, err := Connect(1)
-	if err == nil {
-		err = Deposit(conn, dir, nil, nil)
-	}
-	if err != nil {
-		return 1
-	}
-	fmt.Println("ready")
-	os.Stdout.Close()
-	for len(heir) == 0 {
-		_ = unix.Pause()
-	}
-	sig := <-caught
-	if os.WriteFile(dir+"/heard.new", []byte(sig.String()), 0o600) != nil || os.Rename(dir+"/heard.new", dir+"/heard") != nil {
-		return 1
-	}
-	_ = Done(conn)
-	return 0
-}
-
-// TestSignalOfADeath: a supervisor that dies of a signal that supervisors catch
-// was about to; its successor gets that signal.
-func TestSignalOfADeath(t *testing.T) {
-	for _, test := range []struct {
-		name   string
-		sig    syscall.Signal
-		reaped bool // before anybody can look
-		old    bool // kernel
-	}{
-		{name: "TERM", sig: syscall.SIGTERM},
-		{name: "INT, reaped", sig: syscall.SIGINT, reaped: true},
-		{name: "TERM, an older kernel", sig: syscall.SIGTERM, reaped: true, old: true},
-		{name: "INT, an older kernel", sig: syscall.SIGINT, old: true},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			dir, state := base(t), t.TempDir()
-			if test.old {
-				w, err := process.WatchKills(signals.TERM)
-				if err != nil {
-					t.Skip("only root in the first namespaces hears of other processes: ", err)
-				}
-				w.Close()
-				mustWrite(t, dir+oldKernel)
-			}
-			mustWrite(t, state+"/heir")
-			first := exec.Command("/proc/self/exe", "--supervisor", state)
-			ready, err := first.StdoutPipe()
-			if err == nil {
-				err = first.Start()
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := ready.Read(make([]byte, 10)); err != nil {
-				t.Fatal(err)
-			}
-			// What it has sent is read before its end is seen; that it is connected, before.
-			until(t, "there is a keeper", func() bool { return len(keepers(t, dir)) == 1 })
-			if !test.reaped {
-				defer first.Wait()
-			}
-			awaitDeposits(t)
-			if err := first.Process.Signal(test.sig); err != nil {
-				t.Fatal(err)
-			}
-			if test.reaped {
-				_ = first.Wait()
-			}
-			until(t, "the successor has heard something", func() bool { _, err := os.Stat(state + "/heard"); return err == nil })
-			if heard, err := os.ReadFile(state + "/heard"); err != nil || string(heard) != test.sig.String() {
-				t.Errorf("it has heard %q, %v", heard, err)
-			}
-		})
-	}
-	s := &server{}
-	for _, sig := range []signals.Signal{0, signals.KILL, signals.SEGV, signals.HUP, signals.ABRT} {
-		d := &death{s: s, pidfd: -1}
-		if s.loop == nil {
-			var err error
-			if s.loop, err = loop.New(); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.deaths = append(s.deaths, d)
-		if d.is(sig); len(s.deaths) != 0 {
-			t.Errorf("a successor would get %v", sig)
-			s.deaths = nil
-		}
-	}
-}
-
-// awaitDeposits waits until the keeper has taken whoever came before.
-func awaitDeposits(t *testing.T) {
-	t.Helper()
-	conn := connect(t)
-	defer unix.Close(conn)
-	r, w := pipe(t)
-	defer unix.Close(w)
-	if err := Deposit(conn, t.TempDir(), []string{Stdout}, []int{r}); err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(r)
-	if err := Done(conn); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the keeper has let go", func() bool { _, err := unix.Write(w, []byte{0}); return err == unix.EPIPE })
-}
-
 func mustWrite(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -549,25 +410,4 @@ func TestAwait(t *testing.T) {
 		t.Errorf("there is no successor yet: %q, %v", said, err)
 	}
 	Await(state, -1)
-}
-
-// A supervisor that has connected anew dies once: its successor gets one signal.
-func TestOneDeathOfEach(t *testing.T) {
-	l, err := loop.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{loop: l, say: func(text string) { t.Log(text) }}
-	dir := t.TempDir()
-	for range 3 {
-		pidfd, err := process.Open(os.Getpid())
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.investigate(&hold{s: s, pid: os.Getpid(), pidfd: pidfd, dir: dir, inode: inodeOf(dir)})
-	}
-	if len(s.deaths) != 1 {
-		t.Errorf("%d deaths are looked into, not one", len(s.deaths))
-	}
-	s.deaths[0].forget()
 }

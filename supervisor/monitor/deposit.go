@@ -102,6 +102,7 @@ func (d *deposit) give() error {
 	if c.clients.server != nil && !c.o.Terminal {
 		add(keeper.Stdin, c.clients.server.Input())
 	}
+	add(keeper.Caught, c.s.signals.FD())
 	d.since = loop.Now()
 	return keeper.Deposit(d.conn, c.dir.Path(), names, fds)
 }

@@ -38,7 +38,7 @@ func TestStoppedKeeper(t *testing.T) {
 
 	l, err := loop.New()
 	must(err)
-	c := &Container{s: &Supervisor{loop: l}, o: &cmdline.Options{ID: "patient"}, notes: new(notes)}
+	c := &Container{s: &Supervisor{loop: l, signals: -1}, o: &cmdline.Options{ID: "patient"}, notes: new(notes)}
 	c.prepare()
 	c.streams.ours = [3]int{-1, -1, -1}
 	c.dir, err = statedir.Create("", "patient")

@@ -39,6 +39,7 @@ import (
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/logs"
+	"gracerun.io/supervisor/ownsignal"
 )
 
 // The environment says to the daemon that it is one. It is not passed on.
@@ -119,11 +120,11 @@ func foreground(args []string) int {
 		return supervise(args) // not for long: how it uses memory does not matter
 	}
 	if o.Sync {
-		err := syscall.Exec(selfPath, args, daemonEnvironment())
+		err := ownsignal.Held(func() error { return syscall.Exec(selfPath, args, daemonEnvironment()) }, caughtSignals[:]...)
 		return notes.failErr("Failed to execute "+selfPath, err)
 	}
 	// All descriptors that the caller has left open stay so.
-	pid, err := syscall.ForkExec(selfPath, args, &syscall.ProcAttr{Env: daemonEnvironment(), Files: []uintptr{0, 1, 2}})
+	pid, err := startHeld(args, &syscall.ProcAttr{Env: daemonEnvironment(), Files: []uintptr{0, 1, 2}})
 	if err != nil {
 		return notes.failErr("Failed to fork the create command", err)
 	}
@@ -161,6 +162,15 @@ func readOptions(args []string) (o *cmdline.Options, n *notes, code int) {
 }
 
 const selfPath = "/proc/self/exe"
+
+// startHeld starts this program as a supervisor: signals wait until it can catch them.
+func startHeld(args []string, attr *syscall.ProcAttr) (pid int, err error) {
+	err = ownsignal.Held(func() (err error) {
+		pid, err = syscall.ForkExec(selfPath, args, attr)
+		return err
+	}, caughtSignals[:]...)
+	return pid, err
+}
 
 // tuning is what the Go runtime of the daemon is told, which stays as long as its
 // container: there is one thread that is ever busy, and more processors would

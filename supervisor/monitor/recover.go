@@ -244,9 +244,9 @@ func startSuccessor(path string, kept map[string]int) (*successor, error) {
 	}
 	env = append(env, readyVariable+"=3", keeper.KeptVariable+"="+strings.Join(names, ","))
 	attr := &syscall.ProcAttr{Dir: origin.Dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
-	if _, err = syscall.ForkExec(selfPath, origin.Args, attr); err == unix.ENOENT {
+	if _, err = startHeld(origin.Args, attr); err == unix.ENOENT {
 		attr.Dir = "/" // its directory is gone
-		_, err = syscall.ForkExec(selfPath, origin.Args, attr)
+		_, err = startHeld(origin.Args, attr)
 	}
 	if err != nil {
 		unix.Close(pipe[0])
@@ -330,8 +330,8 @@ func (h *heritage) take(name string) int {
 // succeed is the daemon that goes on where another has died.
 func succeed(args []string) int {
 	h := &heritage{kept: keptDescriptors()}
-	// First of all: see handOn.
-	caught, err := ownsignal.Resume(h.take(caughtName), caughtSignals[:]...)
+	// By what its predecessor has caught, some of which it may not have seen to.
+	caught, err := ownsignal.Resume(h.take(keeper.Caught), caughtSignals[:]...)
 	if err != nil {
 		return 1
 	}

@@ -10,6 +10,7 @@ import (
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/ownsignal"
 	"gracerun.io/supervisor/recovery"
 	"gracerun.io/supervisor/slumber"
 )
@@ -39,7 +40,7 @@ const (
 
 // Names of descriptors that one who sleeps has.
 const (
-	signalsName = "signals" // a signalfd of ownSignals
+	signalsName = "signals" // a signalfd of caughtSignals
 	epollName   = "epoll"
 )
 
@@ -155,7 +156,7 @@ func (c *Container) sleep() error {
 	if err != nil {
 		return err
 	}
-	mask := ownSignals()
+	mask := ownsignal.Mask(caughtSignals[:]...)
 	signals, err := unix.Signalfd(-1, &mask, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
 	if err != nil {
 		return err
@@ -163,10 +164,6 @@ func (c *Container) sleep() error {
 	defer unix.Close(signals)
 	// The loop's own set: what is not to be waited for at present is not in it.
 	epoll := c.s.loop.FD()
-	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(signals)}
-	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, signals, &event); err != nil {
-		return err
-	}
 	env, passed := c.passOn(nil, held{signalsName, signals}, held{epollName, epoll})
 	env = append(successorEnvironment(origin, c.dir.Path()), env...)
 	bed := slumber.Bed{Epoll: epoll, Signals: signals, Caught: c.s.signals.FD()}

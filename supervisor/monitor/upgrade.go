@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	goruntime "runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,6 +13,7 @@ import (
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/ownsignal"
 	"gracerun.io/supervisor/recovery"
 )
 
@@ -25,7 +25,6 @@ import (
 const (
 	controlName = "control"
 	keeperName  = "keeper"
-	caughtName  = "caught" // signals
 	oomName     = "oom"
 	attachName  = "attach"
 	ctlName     = "ctl"
@@ -204,7 +203,7 @@ func (c *Container) passOn(asked *caller, more ...held) (env []string, passed []
 	}
 	pass(keeper.Stderr, c.streams.ours[2])
 	pass(oomName, c.oom.fd)
-	pass(caughtName, c.s.signals.FD())
+	pass(keeper.Caught, c.s.signals.FD())
 	pass(controlName, c.server.fd)
 	pass(keeperName, c.deposit.conn)
 	for _, h := range more {
@@ -246,34 +245,17 @@ type held struct {
 	fd   int
 }
 
-// handOn executes another program, which has these descriptors.
-//
-// What signals were caught before is in an eventfd, which it has too. One that
-// comes in the midst of it, from here to the new program's Resume, ends this
-// process: Go unblocks what would end a program before anybody can ask to have it
-// caught. The keeper sees what it was, and gives it to the successor.
+// handOn executes another program, which has these descriptors, and takes the
+// signals that come meanwhile.
 func handOn(passed []int, execute func() error) error {
 	for _, fd := range passed {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0)
 	}
-	goruntime.LockOSThread()
-	mask, before := ownSignals(), unix.Sigset_t{}
-	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before)
-	err := execute()
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
-	goruntime.UnlockOSThread()
+	err := ownsignal.Held(execute, caughtSignals[:]...)
 	for _, fd := range passed {
 		unix.CloseOnExec(fd)
 	}
 	return err
-}
-
-// ownSignals are those that supervisors catch.
-func ownSignals() (mask unix.Sigset_t) {
-	for _, s := range caughtSignals {
-		mask.Val[0] |= 1 << (s - 1)
-	}
-	return mask
 }
 
 // resumeCallers takes the connections of the program before.

@@ -1,7 +1,13 @@
 //go:build linux && (amd64 || arm64)
 
 // Package ownsignal tells a loop of the signals that the supervisor's own
-// process receives.
+// process receives, and loses none between one program of that process and the
+// next.
+//
+// They are caught by one thread, that of the goroutine that calls Catch; in all
+// others they are blocked, if the process was made by Held. A signal that another
+// thread has taken and not yet handled would go with that thread when the process
+// executes another program.
 //
 // It does not use os/signal, whose goroutine and two more threads would cost
 // 80 KiB in each supervisor, nor signalfd(2): its signals must be blocked, and
@@ -13,6 +19,7 @@ package ownsignal
 
 import (
 	"math/bits"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -38,8 +45,9 @@ const fieldBits = 16
 // is in the eventfd too: it outlives the program that caught them (execve(2)).
 type Catcher int
 
-// Catch has the process take these signals, at most four and all below 64,
-// instead of their default action. It may be called once.
+// Catch has the calling goroutine's thread, which it keeps from then on, take these
+// signals, at most four and all below 64, instead of their default action. It may be
+// called once.
 func Catch(sigs ...signals.Signal) (Catcher, error) { return Resume(-1, sigs...) }
 
 // Resume is Catch with the descriptor of the Catcher that a former program of
@@ -58,7 +66,36 @@ func Resume(fd int, sigs ...signals.Signal) (Catcher, error) {
 			return -1, err
 		}
 	}
+	runtime.LockOSThread()
+	mask := Mask(sigs...)
+	if err := unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil); err != nil {
+		return -1, err
+	}
 	return Catcher(fd), nil
+}
+
+// Held calls do with these signals blocked. A program that do starts, or has this
+// process execute, begins with them blocked: what comes meanwhile waits until it
+// calls Catch. A Go program unblocks them before that, and dies of them, unless it
+// begins in package slumber. The caller's goroutine is to be the one that has called
+// Catch, if one has.
+func Held(do func() error, sigs ...signals.Signal) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	mask, before := Mask(sigs...), unix.Sigset_t{}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before); err != nil {
+		return err
+	}
+	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) }()
+	return do()
+}
+
+// Mask is the set of these signals.
+func Mask(sigs ...signals.Signal) (mask unix.Sigset_t) {
+	for _, s := range sigs {
+		mask.Val[0] |= 1 << (s - 1)
+	}
+	return mask
 }
 
 // Unit is what has to be added to the eventfd for a signal that somebody else has

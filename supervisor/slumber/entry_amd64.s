@@ -1,3 +1,5 @@
+//go:build slumber
+
 #include "go_asm.h"
 #include "textflag.h"
 
@@ -16,7 +18,11 @@ TEXT ·entry(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
 	MOVQ	$const_variable2, CX
 	CMPQ	8(SI), CX
 	JEQ	asleep
-awake:
+awake: // the Go runtime leaves a signal alone that has no flags in its table
+	MOVL	$0, runtime·sigtable+const_flagsOfINT(SB)
+	MOVL	$0, runtime·sigtable+const_flagsOfQUIT(SB)
+	MOVL	$0, runtime·sigtable+const_flagsOfTERM(SB)
+	MOVL	$0, runtime·sigtable+const_flagsOfCHLD(SB)
 	JMP	_rt0_amd64_linux(SB)
 
 asleep: // three numbers: =EPOLL/SIGNALS/CAUGHT
@@ -55,6 +61,17 @@ letter:
 	MOVL	$157, AX // prctl
 	MOVL	$15, DI // PR_SET_NAME
 	SYSCALL
+
+	MOVL	$233, AX // epoll_ctl
+	MOVL	R12, DI
+	MOVL	$1, SI // EPOLL_CTL_ADD
+	MOVL	R13, DX
+	LEAQ	-64(SP), R10 // struct epoll_event
+	MOVQ	$1, (R10) // EPOLLIN
+	MOVL	$0, 8(R10)
+	SYSCALL
+	TESTQ	AX, AX
+	JNE	wake // no memory: what it cannot wait for it must not sleep through
 
 wait:
 	MOVL	$281, AX // epoll_pwait

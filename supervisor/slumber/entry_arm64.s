@@ -1,3 +1,5 @@
+//go:build slumber
+
 #include "go_asm.h"
 #include "textflag.h"
 
@@ -19,7 +21,11 @@ TEXT ·entry(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
 	MOVD	$const_variable2, R4
 	CMP	R4, R3
 	BEQ	asleep
-awake:
+awake: // the Go runtime leaves a signal alone that has no flags in its table
+	MOVW	ZR, runtime·sigtable+const_flagsOfINT(SB)
+	MOVW	ZR, runtime·sigtable+const_flagsOfQUIT(SB)
+	MOVW	ZR, runtime·sigtable+const_flagsOfTERM(SB)
+	MOVW	ZR, runtime·sigtable+const_flagsOfCHLD(SB)
 	B	_rt0_arm64_linux(SB)
 
 asleep: // three numbers: =EPOLL/SIGNALS/CAUGHT
@@ -58,6 +64,17 @@ letter:
 	MOVD	$167, R8 // prctl
 	MOVD	$15, R0 // PR_SET_NAME
 	SVC
+
+	MOVD	$21, R8 // epoll_ctl
+	MOVD	R20, R0
+	MOVD	$1, R1 // EPOLL_CTL_ADD
+	MOVD	R21, R2
+	SUB	$64, R19, R3 // struct epoll_event
+	MOVD	$1, R4 // EPOLLIN
+	MOVD	R4, (R3)
+	MOVD	ZR, 8(R3)
+	SVC
+	CBNZ	R0, wake // no memory: what it cannot wait for it must not sleep through
 
 wait:
 	MOVD	$22, R8 // epoll_pwait

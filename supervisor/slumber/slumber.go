@@ -9,7 +9,12 @@
 // before there is a Go runtime: with that word it stays there, and waits for the
 // same descriptors and signals; then it executes itself again, without the word.
 //
-// For that the linker must be told where the program begins: LinkerFlag.
+// No signal is lost on the way. TERM, INT, QUIT and CHLD stay blocked from before
+// one program until its successor has its handlers: the entry takes them away from
+// the Go runtime, which would unblock them before anybody can catch them, and die.
+//
+// For all that the program must be built with Tag and LinkerFlags. One that is not
+// stays awake.
 package slumber
 
 import (
@@ -23,12 +28,16 @@ import (
 	"gracerun.io/signals"
 )
 
-// LinkerFlag makes this package's entry the beginning of the program (go build
-// -ldflags).
-const LinkerFlag = "-E=gracerun.io/supervisor/slumber.entry"
+// Tag (go build -tags) builds this package's entry into the program, and LinkerFlags
+// (-ldflags) have the program begin there. The entry refers to a table of the Go
+// runtime that is not for others: the linker has to be told not to mind.
+const (
+	Tag         = "slumber"
+	LinkerFlags = "-checklinkname=0 -E=gracerun.io/supervisor/slumber.entry"
+)
 
-// ErrEntry: the program was linked without LinkerFlag.
-var ErrEntry = errors.New("this program was not linked with " + LinkerFlag)
+// ErrEntry: the program was built without them.
+var ErrEntry = errors.New("this program was not built with -tags " + Tag + " -ldflags '" + LinkerFlags + "'")
 
 // Variable is the word in front of the environment.
 const Variable = "_GRACEMON_ASLEEP"
@@ -41,6 +50,16 @@ const (
 	path2     = 0x00006578652f666c // lf/exe
 )
 
+// Where the flags of a signal are in the runtime's table of them (runtime/signal_unix.go):
+// each entry is an int32 and a string.
+const (
+	entrySize   = 24
+	flagsOfINT  = entrySize * 2
+	flagsOfQUIT = entrySize * 3
+	flagsOfTERM = entrySize * 15
+	flagsOfCHLD = entrySize * 17
+)
+
 // fields says which field of Caught belongs to which signal, in two bits for each.
 const fields = 0<<(2*signals.TERM) | 1<<(2*signals.INT) | 2<<(2*signals.QUIT) | 3<<(2*signals.CHLD)
 
@@ -49,8 +68,13 @@ func Unit(sig signals.Signal) uint64 { return 1 << (16 * (uint64(fields) >> (2 *
 
 // Bed is what a sleeping process needs. No descriptor may be close-on-exec.
 type Bed struct {
-	Epoll   int // what to wait for
-	Signals int // a signalfd (signalfd(2)), non-blocking, that Epoll has too
+	Epoll int // what to wait for
+
+	// A signalfd (signalfd(2)), non-blocking, which whoever sleeps adds to Epoll. It is
+	// not there before: a new program can have other tables of signals (execve(2) unshares
+	// them while a thread of the old one is still ending), and the kernel has the epoll
+	// instance wait at those of the process that has added it.
+	Signals int
 
 	// What the signals are turned into, since a new program cannot have them
 	// pending: each adds its Unit to this eventfd.
@@ -126,10 +150,3 @@ func begun() (entry uint64, err error) {
 	}
 	return 0, ErrEntry
 }
-
-// entry is in assembly: it is called by the kernel, without a stack of Go's.
-//
-//lint:ignore U1000 the linker refers to it
-func entry()
-
-func entryPC() uintptr

@@ -57,7 +57,7 @@ func TestNeedsItsEntry(t *testing.T) {
 
 // Whatever is in front of the environment, or nothing, a program begins as ever.
 func TestEntryIsNotNoticed(t *testing.T) {
-	program := helper(t, "helper", "-ldflags", LinkerFlag)
+	program := helper(t, "helper", "-tags", Tag, "-ldflags", LinkerFlags)
 	for _, env := range [][]string{
 		{}, {"STAGE=awake"}, {"", "STAGE=awake"}, {"_=x", "STAGE=awake"}, {"_GRACEMO", "STAGE=awake"}, {"_GRACEMON_DIR=/x", "STAGE=awake"},
 		{"STAGE=awake", Variable + "=1/2/3"},
@@ -88,7 +88,7 @@ func startAsleep(t *testing.T) (asleep *exec.Cmd, wake *os.File, said *bytes.Buf
 	}
 	defer reader.Close()
 	said = &bytes.Buffer{}
-	asleep = exec.Command(helper(t, "helper", "-ldflags", LinkerFlag))
+	asleep = exec.Command(helper(t, "helper", "-tags", Tag, "-ldflags", LinkerFlags))
 	caught, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,6 @@
 // Command helper is what the tests of package slumber have fall asleep, until there
-// is something to read from its descriptor 3. Then it says how it was woken.
+// is something to read from its descriptor 3. Then it says how it was woken. With the
+// argument "hear" it says which signals it hears, and sleeps whenever there is none.
 package main
 
 import (
@@ -17,6 +18,13 @@ import (
 const caught = 4
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == "hear" {
+		closeBed()
+		if err := hear(); err != nil {
+			fmt.Println(err)
+		}
+		return
+	}
 	if os.Getenv("STAGE") != "awake" && len(os.Args) == 1 {
 		runtime.LockOSThread()
 		fmt.Println("sleeps:", fallAsleep())
@@ -50,10 +58,8 @@ func fallAsleep() error {
 	if err != nil {
 		return err
 	}
-	for _, fd := range []int{3, signals} {
-		if err := unix.EpollCtl(several, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
-			return err
-		}
+	if err := unix.EpollCtl(several, unix.EPOLL_CTL_ADD, 3, &unix.EpollEvent{Events: unix.EPOLLIN}); err != nil {
+		return err
 	}
 	bed := slumber.Bed{Epoll: several, Signals: signals, Caught: caught}
 	return bed.Sleep([]string{"/some/where/a-name-of-its-own", "an argument", "another"}, []string{"STAGE=awake", "GREETING=hello"})
