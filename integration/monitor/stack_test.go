@@ -40,7 +40,7 @@ func stacks(runtime string) (ours, theirs *stack) {
 		if os.Geteuid() != 0 {
 			s.missing = "only root can make these containers"
 		}
-		if runtime == "crun" && s.missing == "" {
+		if filepath.Base(runtime) == "crun" && s.missing == "" {
 			s.enterCgroup2()
 		}
 	}
