@@ -29,11 +29,16 @@ func HTML(out io.Writer, title string, timelines ...*Timeline) error {
 
 // Sizes of a drawing, in pixels.
 const (
-	laneHeight = 58.0
 	leftEdge   = 110.0
 	rightEdge  = 40.0
 	topEdge    = 46.0
+	bottomEdge = 34.0
 	minWidth   = 960.0
+	radius     = 10.0 // of a mark
+	rowHeight  = 36.0 // of a mark with its label
+	lanePad    = 22.0 // of a lane, beside its rows
+	gap        = 4.0  // between neighbours
+	charWidth  = 7.0  // of small text, at most
 )
 
 // drawing is a timeline with everything in its place.
@@ -46,12 +51,12 @@ type drawing struct {
 	Lanes         []drawnLane
 	Marks         []drawnMark
 	Grace         []drawnGrace
-	Ticks         []drawnTick
+	Ticks         []drawnText
 }
 
 type drawnLane struct {
 	Name string
-	Y    float64
+	Y    float64 // its line: the first row
 }
 
 type drawnMark struct {
@@ -59,7 +64,8 @@ type drawnMark struct {
 	X, Y       float64
 	Kind, Lane string
 	When, Text string
-	Label      string // a word beneath it, "" if its number must do
+	Label      drawnText // a word beneath it, "" if its number must do
+	row        int       // in its lane
 	// FromY is where an arrow to this mark begins: at the mark before it, if
 	// that is another lane's at nearly the same time. 0 for none.
 	FromX, FromY float64
@@ -68,51 +74,121 @@ type drawnMark struct {
 type drawnGrace struct {
 	X, Width, Deadline float64
 	Top, Height        float64
-	When               string
 	Last               bool
+	Label              drawnText // of the deadline; of an earlier one "" if there is no room
 }
 
-type drawnTick struct {
-	X    float64
-	When string
+// drawnText is a text that is kept inside the drawing.
+type drawnText struct {
+	X      float64
+	Anchor string
+	Text   string
 }
 
 func (t *Timeline) draw() drawing {
 	marks := t.sorted()
 	axis := newAxis(marks, t.Grace)
 	d := drawing{
-		Title: t.Title, Verdict: t.Verdict, Bad: t.Bad, Left: leftEdge, Right: axis.end(),
-		Width: axis.end() + rightEdge, Height: topEdge + float64(lanes)*laneHeight + 34,
+		Title: t.Title, Verdict: t.Verdict, Bad: t.Bad, Left: leftEdge, Right: axis.end(), Width: axis.end() + rightEdge,
 	}
-	for lane := Lane(0); lane < lanes; lane++ {
-		d.Lanes = append(d.Lanes, drawnLane{lane.String(), laneY(lane)})
-	}
-	origin := t.origin()
-	for i, g := range t.Grace {
-		x := axis.x(g.From)
-		d.Grace = append(d.Grace, drawnGrace{
-			X: x, Width: axis.x(g.Deadline) - x, Deadline: axis.x(g.Deadline),
-			Top: topEdge, Height: float64(lanes) * laneHeight,
-			When: seconds(g.Deadline - origin), Last: i == len(t.Grace)-1,
-		})
-	}
-	lastTick := math.Inf(-1)
-	for i, m := range marks {
-		mark := drawnMark{
-			Number: i + 1, X: axis.x(m.At), Y: laneY(m.Lane), Kind: m.Kind.String(), Lane: m.Lane.String(),
-			When: seconds(m.At - origin), Text: m.Text, Label: label(m),
+	d.place(marks, axis, t.origin())
+	top := topEdge
+	for lane := range lanes {
+		d.Lanes = append(d.Lanes, drawnLane{lane.String(), top + lanePad/2 + radius})
+		rows := 1
+		for i := range d.Marks {
+			if marks[i].Lane == lane {
+				d.Marks[i].Y = d.Lanes[lane].Y + float64(d.Marks[i].row)*rowHeight
+				rows = max(rows, d.Marks[i].row+1)
+			}
 		}
-		if i > 0 && marks[i-1].Lane < m.Lane && m.At-marks[i-1].At < 50*time.Millisecond {
-			mark.FromX, mark.FromY = axis.x(marks[i-1].At), laneY(marks[i-1].Lane)
+		top += lanePad + float64(rows)*rowHeight
+	}
+	d.Height = top + bottomEdge
+	for i := 1; i < len(marks); i++ {
+		if marks[i-1].Lane < marks[i].Lane && marks[i].At-marks[i-1].At < 50*time.Millisecond {
+			d.Marks[i].FromX, d.Marks[i].FromY = d.Marks[i-1].X, d.Marks[i-1].Y
 		}
-		d.Marks = append(d.Marks, mark)
-		if mark.X-lastTick >= 64 {
-			d.Ticks = append(d.Ticks, drawnTick{mark.X, mark.When})
-			lastTick = mark.X
+	}
+	d.drawGrace(t.Grace, axis, t.origin(), top)
+	right := math.Inf(-1)
+	for _, m := range d.Marks {
+		if tick := d.text(m.X, m.When); tick.left() >= right+gap {
+			d.Ticks = append(d.Ticks, tick)
+			right = tick.right()
 		}
 	}
 	return d
 }
+
+// place puts each mark at its instant, in the first row of its lane that has room
+// for it and its label: marks of one instant stand one below the other.
+func (d *drawing) place(marks []Mark, axis axis, origin time.Duration) {
+	var taken [lanes][]float64 // right edges, by row
+	for i, m := range marks {
+		mark := drawnMark{
+			Number: i + 1, X: axis.x(m.At), Kind: m.Kind.String(), Lane: m.Lane.String(),
+			When: seconds(m.At - origin), Text: m.Text,
+		}
+		half := radius
+		if text := label(m); text != "" {
+			mark.Label = d.text(mark.X, text)
+			half = max(half, float64(len(text))*charWidth/2)
+		}
+		rows := &taken[m.Lane]
+		for mark.row < len(*rows) && (*rows)[mark.row]+gap > mark.X-half {
+			mark.row++
+		}
+		if mark.row == len(*rows) {
+			*rows = append(*rows, 0)
+		}
+		(*rows)[mark.row] = mark.X + half
+		d.Marks = append(d.Marks, mark)
+	}
+}
+
+// drawGrace draws the grace periods. The last deadline has its label for sure,
+// those before it where there is room.
+func (d *drawing) drawGrace(all []Grace, axis axis, origin time.Duration, bottom float64) {
+	left := math.Inf(1)
+	d.Grace = make([]drawnGrace, len(all))
+	for i := len(all) - 1; i >= 0; i-- {
+		from, deadline := axis.x(all[i].From), axis.x(all[i].Deadline)
+		g := drawnGrace{
+			X: from, Width: deadline - from, Deadline: deadline, Top: topEdge, Height: bottom - topEdge, Last: i == len(all)-1,
+		}
+		if text := d.text(deadline, "deadline "+seconds(all[i].Deadline-origin)); text.right() <= left-gap {
+			g.Label = text
+			left = text.left()
+		}
+		d.Grace[i] = g
+	}
+}
+
+// text centres a text at x, or moves it to the edge of the drawing.
+func (d *drawing) text(x float64, text string) drawnText {
+	half := float64(len(text)) * charWidth / 2
+	switch {
+	case x+half > d.Width-gap:
+		return drawnText{d.Width - gap, "end", text}
+	case x-half < gap:
+		return drawnText{gap, "start", text}
+	}
+	return drawnText{x, "middle", text}
+}
+
+func (t drawnText) left() float64 {
+	width := float64(len(t.Text)) * charWidth
+	switch t.Anchor {
+	case "end":
+		return t.X - width
+	case "start":
+		return t.X
+	}
+	return t.X - width/2
+}
+
+func (t drawnText) right() float64 { return t.left() + float64(len(t.Text))*charWidth }
 
 // label is the signal that a mark is about, or what else can be said in a word.
 func label(m Mark) string {
@@ -131,8 +207,6 @@ func label(m Mark) string {
 	}
 	return name
 }
-
-func laneY(l Lane) float64 { return topEdge + (float64(l)+0.5)*laneHeight }
 
 // axis maps instants to pixels. A stop is a few milliseconds in which much
 // happens and seconds in which nothing does; so the width of a gap grows with
