@@ -130,8 +130,8 @@ func whyNotAttended(err error) error {
 // freeRequest gives a name for this call's request: the number of its process, for
 // who reads the journal, or the next one that nobody in the machine has. One who
 // waits there has died, or lives in another pid namespace.
-func freeRequest(m *lifecycle.Machine) lifecycle.RequestID {
-	taken := append(m.Callers(), m.Starting())
+func freeRequest(m *lifecycle.Machine, others ...lifecycle.RequestID) lifecycle.RequestID {
+	taken := append(append(m.Callers(), m.Starting()), others...)
 	id := lifecycle.FirstRequest + lifecycle.RequestID(unix.Getpid()) - 1
 	for slices.Contains(taken, id) {
 		id++
@@ -215,16 +215,7 @@ func (a *alone) catchUp() {
 	if frozen, err := a.container.Cgroup.Frozen(); err == nil && frozen != a.machine.Frozen() {
 		a.step(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
 	}
-	if a.machine.Starting() != 0 && a.startIsDead() {
-		ev := lifecycle.Event{Kind: lifecycle.Abandoned, Request: a.machine.Starting()}
-		a.step(ev)
-	}
-	switch starting := a.machine.Starting(); {
-	case a.machine.Started():
-	case starting == 0 && !a.container.Created(), // by way of the runtime itself
-		starting != 0 && starting != a.self && a.programRuns():
-		a.step(lifecycle.Event{Kind: lifecycle.StartDone})
-	}
+	a.lookForStart()
 	if now() >= a.machine.Armed() && !a.isOver() {
 		a.step(lifecycle.Event{Kind: lifecycle.Deadline})
 	}
@@ -420,6 +411,9 @@ func errnoOf(err error) int32 {
 // get better: the journal has the end, too, and nobody is to wait for ever.
 func (a *alone) recordExit(e lifecycle.Effect) error {
 	r, err := a.dir.ReadRecord()
+	if errors.Is(err, unix.ENOENT) {
+		return nil // it is being deleted
+	}
 	if err != nil {
 		a.call.warn("container " + a.id() + ": its end is not recorded: " + err.Error())
 		return nil

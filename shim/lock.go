@@ -15,8 +15,7 @@ import (
 // locked: the runtime waits for hooks, which may call gracerun.
 
 // startLock is locked for as long as a start is under way that the machine has
-// granted: whoever can lock it knows that the one who was granted it is dead. It has
-// what init executed before.
+// granted: whoever can lock it knows that the one who was granted it is dead.
 const startLock = "start"
 
 // deleteLock is locked for as long as a delete is under way that no supervisor was

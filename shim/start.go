@@ -2,13 +2,15 @@ package shim
 
 import (
 	"errors"
-	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime"
+	"gracerun.io/runtime/startup"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
 
@@ -27,7 +29,7 @@ func (c *call) start() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	reply, conn, err := c.askAndStay(dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+	reply, conn, err := c.askForStart(dir)
 	if conn >= 0 {
 		defer func() { conn.Close() }()
 	}
@@ -41,7 +43,7 @@ func (c *call) start() int {
 	case err == control.ErrNoSupervisor:
 		return c.startAlone(dir, id)
 	case err != nil:
-		return c.fail(err)
+		return c.fail(errors.New("start container " + id + ": " + err.Error()))
 	case reply.Answer == control.Refused && c.isStopping(conn):
 		return c.fail(errStopped(id))
 	case reply.Answer != control.Granted:
@@ -60,9 +62,31 @@ func (c *call) start() int {
 	})
 }
 
+// askForStart asks the supervisor for leave to start. A create that is under way has
+// to end before: what the runtime has made by then nobody looks after yet.
+func (c *call) askForStart(dir *statedir.Dir) (reply control.Reply, conn control.Conn, err error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+		reply, conn, err = c.askAndStay(dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+		if err != nil || reply.Answer != control.Refused {
+			return reply, conn, err
+		}
+		if state, err := currentState(conn); err != nil || state.Status != "creating" || state.Stop != 0 {
+			return reply, conn, nil
+		}
+		conn.Close()
+		if time.Now().After(deadline) {
+			return reply, -1, hasNotEnded("its create")
+		}
+	}
+}
+
+func currentState(conn control.Conn) (control.Reply, error) {
+	return conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, patience)
+}
+
 // isStopping tells whether a stop is the reason of a refusal.
 func (c *call) isStopping(conn control.Conn) bool {
-	reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, patience)
+	reply, err := currentState(conn)
 	return err == nil && reply.Answer == control.Current &&
 		(reply.Stop != 0 || reply.Phase == lifecycle.Stopping.String() || reply.Phase == lifecycle.Killing.String())
 }
@@ -88,6 +112,16 @@ func (c *call) runStart(report func(status int)) int {
 
 func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a, err := c.attend(dir, id)
+	if err == errUnknown {
+		// A create that is under way has to end before: nobody would hear of the start.
+		switch lockWithin(dir.FD(), patience) {
+		case nil:
+			journal.Unlock(dir.FD())
+			a, err = c.attend(dir, id)
+		case errBusy:
+			return c.fail(errors.New("start container " + id + ": " + hasNotEnded("its create").Error()))
+		}
+	}
 	var bad *unusable
 	if errors.As(err, &bad) {
 		c.warn("container " + id + ": " + bad.Error() + ": it is started all the same")
@@ -110,9 +144,6 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})
 	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
 	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing
-	if granted {
-		noteProgram(lock, a.container.Init.Pid)
-	}
 	a.exit()
 	if !granted {
 		if stopping && !a.hasExited() {
@@ -127,7 +158,11 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 			}
 			return
 		}
-		a.step(lifecycle.Event{Kind: lifecycle.StartDone, Errno: errnoOfStatus(status)})
+		// One that is about to run its program is under way until then, for whoever
+		// steps the machine next.
+		if a.machine.Starting() == a.self && a.progress() != startup.UnderWay {
+			a.step(lifecycle.Event{Kind: lifecycle.StartDone, Errno: errnoOfStatus(status)})
+		}
 		a.exit()
 	})
 }
@@ -141,37 +176,37 @@ func errnoOfStatus(status int) int32 {
 
 // startPause is how often somebody whose signal waits for the start looks whether the
 // container's program runs.
-const startPause = 20 * lifecycle.Millisecond
+const startPause = 5 * lifecycle.Millisecond
 
-// noteProgram writes down what the container's init executes before it is started.
-func noteProgram(lock, pid int) {
-	_ = unix.Ftruncate(lock, 0)
-	if before, err := programOf(pid); err == nil {
-		_, _ = unix.Pwrite(lock, []byte(before), 0)
+// lookForStart tells the machine of a start that is over, or that the runtime itself
+// was asked for. For the machine it is under way until the container's program runs.
+func (a *alone) lookForStart() {
+	starting := a.machine.Starting()
+	if a.machine.Started() || !a.machine.Created() || starting == a.self && starting != 0 || a.hasExited() {
+		return
+	}
+	switch a.progress() {
+	case startup.Runs:
+		a.step(lifecycle.Event{Kind: lifecycle.StartDone})
+	case startup.UnderWay:
+		if starting == 0 {
+			a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: freeRequest(a.machine, a.self)})
+		}
+	case startup.Waits:
+		if starting != 0 && a.startIsDead() {
+			a.step(lifecycle.Event{Kind: lifecycle.Abandoned, Request: starting})
+		}
 	}
 }
 
-// programRuns tells whether init executes something else than before its start:
-// there is no need to wait for the end of the start then, whose hooks may take
-// their time, or wait for this very call.
-func (a *alone) programRuns() bool {
-	before, err := a.dir.ReadFile(startLock)
-	if err != nil || len(before) == 0 {
-		return false
+// progress tells how far the start has come.
+func (a *alone) progress() startup.Progress {
+	sig := a.machine.StopSignal()
+	if sig == 0 {
+		sig = a.journal.Config().StopSignal
 	}
-	now, err := programOf(a.container.Init.Pid)
-	return err == nil && now != string(before) && !a.hasExited() // so the number was its own
-}
-
-// programOf names the file that a process executes. The file's server is not asked,
-// be it FUSE or NFS: it might be in the container, or not answer.
-func programOf(pid int) (string, error) {
-	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/exe", unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st)
-	if err != nil {
-		return "", err
-	}
-	return strconv.FormatUint(unix.Mkdev(st.Dev_major, st.Dev_minor), 10) + " " + strconv.FormatUint(st.Ino, 10), nil
+	s := startup.Container{Dir: a.container.Dir, Init: a.pidfd, Pid: a.container.Init.Pid, Signal: sig}
+	return s.Look()
 }
 
 // startIsDead tells whether the one who was granted the start is gone.

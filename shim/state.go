@@ -20,6 +20,8 @@ func (c *call) state() int {
 	if err != nil {
 		return c.fail(err)
 	}
+	// While a supervisor's create is under way the runtime's files may have a container
+	// already that the supervisor knows nothing of yet.
 	container, err := c.find(dir, args[0])
 	if err != nil || !container.Known() {
 		c.belongsTo(container.Container)
@@ -31,7 +33,7 @@ func (c *call) state() int {
 		// A supervisor that hangs must not keep its container from being looked at.
 		reply, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, stateTimeout)
 		conn.Close()
-		if err == nil && reply.Answer == control.Current && reply.Status != "creating" {
+		if err == nil && reply.Answer == control.Current {
 			status, pid = reply.Status, reply.Pid
 		}
 	}

@@ -12,8 +12,8 @@ import (
 type Trouble struct {
 	Command string        `yaml:"command"` // of the runtime, such as kill
 	Signal  string        `yaml:"signal"`  // only if this is the last argument, by number; "": any
-	Do      string        `yaml:"do"`      // fail, hang, delay, die-after, adopt, slow-syscall or failing-syscall
-	For     time.Duration `yaml:"for"`     // of delay and slow-syscall
+	Do      string        `yaml:"do"`      // fail, hang, delay, linger, die-after, adopt, slow-syscall or failing-syscall
+	For     time.Duration `yaml:"for"`     // of delay, linger and slow-syscall
 	Times   int           `yaml:"times"`   // strike so often (0: once)
 
 	// Of slow-syscall and failing-syscall, which strace(1) brings about: the system
@@ -27,7 +27,7 @@ func (t *Trouble) Check() error {
 	switch {
 	case t.Command == "":
 		return fmt.Errorf("command is missing: say which command of the runtime goes wrong")
-	case (t.Do == "delay" || t.Do == "slow-syscall") && t.For <= 0:
+	case (t.Do == "delay" || t.Do == "linger" || t.Do == "slow-syscall") && t.For <= 0:
 		return fmt.Errorf("for is missing: say how long the delay is")
 	case strings.HasSuffix(t.Do, "-syscall") && t.Syscalls == "":
 		return fmt.Errorf("syscalls is missing: say which")
@@ -35,10 +35,10 @@ func (t *Trouble) Check() error {
 		return fmt.Errorf("errno is missing: say which, such as EPERM")
 	}
 	switch t.Do {
-	case "fail", "hang", "delay", "die-after", "adopt", "slow-syscall", "failing-syscall":
+	case "fail", "hang", "delay", "linger", "die-after", "adopt", "slow-syscall", "failing-syscall":
 		return nil
 	}
-	return fmt.Errorf("unknown trouble %q: want fail, hang, delay, die-after, adopt, slow-syscall or failing-syscall", t.Do)
+	return fmt.Errorf("unknown trouble %q: want fail, hang, delay, linger, die-after, adopt, slow-syscall or failing-syscall", t.Do)
 }
 
 // wrap writes the script and gives its path. dir is where it keeps count, and
@@ -52,6 +52,7 @@ func (t *Trouble) wrap(dir, name, program string) (string, error) {
 		"fail":      `echo "` + filepath.Base(program) + `: injected failure" >&2; exit 1`,
 		"hang":      `echo $$ > ` + dir + `/hung.$$; exec sleep 3600`,
 		"delay":     fmt.Sprintf("sleep %.3f", t.For.Seconds()),
+		"linger":    fmt.Sprintf(`%s "$@"; code=$?; sleep %.3f; exit $code`, program, t.For.Seconds()),
 		"die-after": program + ` "$@"; kill -KILL $$`,
 		"adopt":     "exec perl -e '" + adopt + "' " + program + ` "$@"`,
 		"slow-syscall": fmt.Sprintf(`exec strace -f -o /dev/null -e trace=%s --inject=%s:delay_enter=%d %s "$@"`,

@@ -12,6 +12,7 @@ import (
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/runtime/internal/jsontext"
+	"gracerun.io/runtime/startup"
 )
 
 // Status is what a runtime's own files say of a container.
@@ -35,7 +36,7 @@ type Status struct {
 const (
 	crunStatus = "status"
 	runcState  = "state.json"
-	execFifo   = "exec.fifo"
+	execFifo   = startup.FIFO
 )
 
 // ErrUnknown: in the directory is nothing that is known from crun or runc.
@@ -94,6 +95,10 @@ func ReadInit(dir string) (pid int, startTime uint64, err error) {
 // Has reports whether there is such a directory: whether a runtime knows of a
 // container whose directory it would be.
 func Has(dir string) bool { return exists(dir) }
+
+// IsKnown reports whether in the directory of a container is what a runtime keeps
+// there that is known: ReadStatus does not fail with ErrUnknown.
+func IsKnown(dir string) bool { return exists(dir+"/"+crunStatus) || exists(dir+"/"+runcState) }
 
 // parseCrun reads the file that libcrun_write_container_status writes.
 func parseCrun(data []byte) (*Status, error) {

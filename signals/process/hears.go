@@ -48,6 +48,18 @@ func (d *Dispositions) Hears(sig signals.Signal) (hears bool, why string) {
 	return defaultAction(sig)
 }
 
+// Loses tells whether the kernel would throw the signal away, sent now from an outer
+// pid namespace: nobody would ever hear it, not even a handler that is installed later.
+func (d *Dispositions) Loses(sig signals.Signal) bool {
+	switch {
+	case d.State.ended() && d.Threads <= 1:
+		return true
+	case sig == signals.KILL, sig == signals.STOP, d.Blocked.Has(sig), d.Awaited.Has(sig), d.Caught.Has(sig):
+		return false
+	}
+	return d.Ignored.Has(sig) || d.IsInit()
+}
+
 // IsInit reports whether the process is PID 1 of its pid namespace.
 func (d *Dispositions) IsInit() bool {
 	return len(d.NSPids) > 0 && d.NSPids[len(d.NSPids)-1] == 1

@@ -28,6 +28,10 @@ type Stat struct {
 	Comm      string // at most 15 bytes of anything, chosen by the process
 	State     State
 	StartTime uint64 // clock ticks (100 a second) since boot, in the reader's time namespace
+
+	// Forked: it has executed no program since it was forked, and runs that of its
+	// parent (PF_FORKNOEXEC of linux/sched.h; AFORK of acct(5)).
+	Forked bool
 }
 
 // Stat reads /proc/PID/stat of the process. pid must be the number the pidfd was
@@ -67,13 +71,15 @@ func ParseStat(text []byte) (Stat, error) {
 		return Stat{}, errStat
 	}
 	const first = 3 // of this list, as proc(5) counts
-	const state, startTime = 3 - first, 22 - first
-	var stateText, startText []byte
+	const state, flags, startTime = 3 - first, 9 - first, 22 - first
+	var stateText, flagsText, startText []byte
 	n := 0
 	for field := range bytes.FieldsSeq(text[closing+1:]) {
 		switch n {
 		case state:
 			stateText = field
+		case flags:
+			flagsText = field
 		case startTime:
 			startText = field
 		}
@@ -86,7 +92,15 @@ func ParseStat(text []byte) (Stat, error) {
 	if err != nil {
 		return Stat{}, errStat
 	}
-	return Stat{Pid: pid, Comm: string(text[open+1 : closing]), State: State(stateText[0]), StartTime: start}, nil
+	bits, err := strconv.ParseUint(string(flagsText), 10, 32)
+	if err != nil {
+		return Stat{}, errStat
+	}
+	const forkNoExec = 0x40
+	return Stat{
+		Pid: pid, Comm: string(text[open+1 : closing]), State: State(stateText[0]), StartTime: start,
+		Forked: bits&forkNoExec != 0,
+	}, nil
 }
 
 func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }

@@ -5,9 +5,7 @@ package monitor
 import (
 	"os"
 	"os/exec"
-	"strconv"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,75 +78,6 @@ func TestInheritedClosedOnce(t *testing.T) {
 	s.letGo(c.parent.sync, c.parent.attach)
 	if err := unix.Close(other); err != nil {
 		t.Error("what has the number now was closed: " + err.Error())
-	}
-}
-
-// The file that init executes can be on a file system whose server does not
-// answer, or is the container's own.
-func TestProgramOnAHungFileSystem(t *testing.T) {
-	dir, server := hungFileSystem(t, 0)
-	answered := make(chan error)
-	go func() {
-		_, err := programAt(dir)
-		answered <- err
-	}()
-	select {
-	case err := <-answered:
-		if err != nil {
-			t.Errorf("the program is not known: %v", err)
-		}
-		unix.Close(server)
-	case <-time.After(30 * time.Second):
-		t.Error("waits for the server of the file system")
-		unix.Close(server) // which ends the wait
-		<-answered
-	}
-}
-
-// hungFileSystem mounts a file system of that user whose server never answers.
-func hungFileSystem(t *testing.T, uid int) (dir string, server int) {
-	t.Helper()
-	server, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skip("no FUSE: " + err.Error())
-	}
-	dir = t.TempDir()
-	options := "fd=" + strconv.Itoa(server) + ",rootmode=40000,user_id=" + strconv.Itoa(uid) + ",group_id=0"
-	if err := unix.Mount("hung", dir, "fuse", 0, options); err != nil {
-		unix.Close(server)
-		t.Skip("no FUSE: " + err.Error())
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	return dir, server
-}
-
-// A container is started when init is not the runtime's program any more, also
-// when its own is where the supervisor may not look: it is not one to be deleted
-// without a word.
-func TestProgramReplaced(t *testing.T) {
-	own, err := programAt("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if own.replaced("/proc/self/exe") {
-		t.Error("the same program is another one")
-	}
-	if !own.replaced("/bin/sh") {
-		t.Error("another program is the same")
-	}
-	if own.replaced(t.TempDir() + "/exe") {
-		t.Error("a process that has ended has started")
-	}
-	dir, server := hungFileSystem(t, 1)
-	defer unix.Close(server)
-	if _, err := programAt(dir); err != unix.EACCES {
-		t.Fatalf("another user's file system: %v, want %v", err, unix.EACCES)
-	}
-	if !own.replaced(dir) {
-		t.Error("a program that may not be looked at is not seen as another one")
-	}
-	if (program{}).replaced(dir) {
-		t.Error("a program that could never be looked at is seen as another one")
 	}
 }
 

@@ -60,7 +60,7 @@ type Container struct {
 	server  server
 	deposit deposit // with the keeper
 
-	starting loop.Timer // while the stop signal waits for the start
+	start    start
 	timeout  loop.Timer
 	timedOut bool
 	exitCode int // of gracemon
@@ -71,7 +71,6 @@ type Container struct {
 type init_ struct {
 	pid     int           // 0 before it exists and after its end
 	pidfd   process.Pidfd // -1 likewise
-	program program       // what it ran when the create had ended
 	retry   loop.Timer    // to ask again for its exit status
 	retries int
 	unknown string             // why nobody can tell how it ended
@@ -109,7 +108,7 @@ func (c *Container) prepare() {
 	c.timer.Fire = func() { c.tell(lifecycle.Event{Kind: lifecycle.Deadline}) }
 	c.init.retry.Fire = c.initExited
 	c.timeout.Fire = c.timeIsUp
-	c.starting.Fire = func() { c.lookForStart(); c.awaitStart() }
+	c.start.timer.Fire = c.lookAgainForStart
 }
 
 // settings reads from the bundle how the container is to be stopped, and makes
@@ -365,57 +364,6 @@ func (c *Container) lookAtFreezer() {
 	if frozen != c.machine.Frozen() {
 		c.step(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
 	}
-}
-
-// lookForStart finds out whether the container's own program runs, where nobody
-// says so: a runtime that is not wrapped starts it without asking. One that was
-// granted the start says so at the end of its hooks, which may take their time, or
-// wait for a signal to be sent that waits for the start.
-func (c *Container) lookForStart() {
-	if c.init.pid == 0 || c.machine.Started() {
-		return
-	}
-	if c.init.program.replaced(executable(c.init.pid)) {
-		c.step(lifecycle.Event{Kind: lifecycle.StartDone})
-	}
-}
-
-// awaitStart looks for the start again and again while the stop signal waits for it.
-func (c *Container) awaitStart() {
-	const pause = 20 * lifecycle.Millisecond
-	if c.machine.Starting() != 0 && c.machine.StopSignal() != 0 && !c.machine.Exited() {
-		c.s.loop.Arm(&c.starting, loop.Now().After(pause))
-	}
-}
-
-// program is the file that a process executes.
-type program struct{ dev, ino uint64 }
-
-// executable is the path by which the file is found.
-func executable(pid int) string { return "/proc/" + strconv.Itoa(pid) + "/exe" }
-
-// replaced reports whether what a process executes, by that path, is not the
-// program any more. A file that may not be looked at, as on a FUSE mount that is
-// another user's (fuse(4), allow_other), or of a process that may not, is another
-// one if the program could be looked at. No file at all is the end of the process.
-func (p program) replaced(path string) bool {
-	switch now, err := programAt(path); err {
-	case nil:
-		return now != p
-	case unix.ENOENT, unix.ESRCH:
-		return false
-	}
-	return p != program{}
-}
-
-// programAt does not ask the file's server, be it FUSE or NFS: one that does not
-// answer, and it can be the container's own, would hold the supervisor up for ever.
-func programAt(path string) (program, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, unix.STATX_INO, &st); err != nil {
-		return program{}, err
-	}
-	return program{unix.Mkdev(st.Dev_major, st.Dev_minor), st.Ino}, nil
 }
 
 // ownSignal takes a signal that the supervisor process received.

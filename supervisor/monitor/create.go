@@ -259,7 +259,9 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 			c.writeRecord()
 		}
 	}
-	c.init.program, _ = programAt(executable(pid))
+	if stat, err := pidfd.Stat(pid); err == nil {
+		c.start.executed = !stat.Forked
+	}
 	c.findCgroup()
 	c.noteInit(id)
 	c.parent.created(c, pid)
@@ -275,6 +277,8 @@ func (c *Container) created(pid int, pidfd process.Pidfd) {
 	c.tell(lifecycle.Event{Kind: lifecycle.CreateDone})
 	if c.o.Exec || c.o.Restore != "" {
 		c.tell(lifecycle.Event{Kind: lifecycle.StartDone})
+	} else if c.start.executed {
+		c.s.loop.Defer(c.lookForStart) // somebody has started it who did not wait for the create
 	}
 	if c.cgroup.Dir == "" {
 		c.lookIfEmpty() // nobody in there is known to be the container's

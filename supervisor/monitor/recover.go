@@ -71,7 +71,7 @@ func (c *Container) noteInit(id process.Identity) {
 	if c.memo == nil || id.Pid == 0 {
 		return // not known: it has ended, and is seen to at once
 	}
-	c.memo.SetInit(id, c.init.program.dev, c.init.program.ino)
+	c.memo.SetInit(id, c.start.executed)
 	c.memo.SetCgroup(c.cgroup.Dir, c.cgroup.V1)
 	c.memo.SetStage(recovery.Made)
 }
@@ -517,8 +517,8 @@ func (c *Container) goOn(h *heritage) {
 // machine does not know yet.
 func (c *Container) meetAgain(h *heritage) (known []lifecycle.Event) {
 	kept := process.Pidfd(h.take(keeper.Init))
-	id, dev, ino := c.memo.Init()
-	c.init.program = program{dev, ino}
+	id, executed := c.memo.Init()
+	c.start.executed = executed
 	dir, v1 := c.memo.Cgroup()
 	c.cgroup = cgroup.Cgroup{Dir: dir, V1: v1}
 	if c.memo.Stage() != recovery.Made {
@@ -813,8 +813,7 @@ func (s *server) awaitStarter(id lifecycle.RequestID) {
 	over := func() {
 		s.starter = false
 		if c.machine.Starting() == id {
-			c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: id})
-			c.s.loop.Defer(c.lookForStart)
+			c.startEnded(lifecycle.Event{Kind: lifecycle.Abandoned, Request: id})
 		}
 	}
 	p, err := process.OpenVerified(c.memo.Starter(id))

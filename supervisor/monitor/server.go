@@ -134,7 +134,7 @@ func (k *caller) take(r control.Request) {
 		if r.Status != 0 {
 			ev.Errno = int32(unix.EIO)
 		}
-		c.tell(ev)
+		c.startEnded(ev)
 		k.done()
 	case control.PauseDone, control.ResumeDone:
 		c.tell(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: r.Verb == control.PauseDone})
@@ -162,12 +162,13 @@ func (c *Container) keepState(keep bool) {
 func (k *caller) delete(r control.Request) {
 	c := k.s.c
 	c.lookForStart()
+	started := c.hasStarted()
 	switch state := c.machine.State(); {
 	case state == lifecycle.Failed:
 		k.say(control.Reply{Answer: control.NotFound})
 	case state == lifecycle.Stopped:
 		k.say(control.Reply{Answer: control.Granted})
-	case r.Force, state == lifecycle.Draining, state == lifecycle.Created && !c.machine.Started():
+	case r.Force, state == lifecycle.Draining, state == lifecycle.Created && !started:
 		k.ask(r, lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 0})
 	default:
 		k.say(control.Reply{Answer: control.Refused, Text: "it is " + c.currentState().Status})
@@ -243,8 +244,7 @@ func (k *caller) hangUp() {
 		s.c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.request})
 	}
 	if k.granted != 0 {
-		s.c.tell(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.granted})
-		s.c.s.loop.Defer(s.c.lookForStart)
+		s.c.startEnded(lifecycle.Event{Kind: lifecycle.Abandoned, Request: k.granted})
 	}
 	*k = caller{s: s}
 	s.idle = append(s.idle, k)
@@ -288,7 +288,7 @@ func (c *Container) whyNotStart() string {
 		return "it is not created yet"
 	case c.machine.StopSignal() != 0:
 		return "it is being stopped"
-	case c.machine.Started():
+	case c.hasStarted():
 		return "it is running"
 	}
 	return "it is being started"
@@ -325,7 +325,7 @@ func (c *Container) currentState() control.Reply {
 		r.Status, r.Exit, r.Stop = "stopped", m.Status(), 0
 	case c.init.pid == 0:
 		r.Status = "creating"
-	case m.Started():
+	case c.hasStarted():
 		r.Status = "running"
 	default:
 		r.Status = "created"

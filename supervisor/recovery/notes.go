@@ -38,7 +38,7 @@ type page struct {
 	generation uint64
 	stage      uint64
 	init       [3]uint64 // number, start time, inode
-	program    [2]uint64 // what init ran when it was made: device, inode
+	unexecuted [2]uint64 // not 0: init had executed no program when the create had ended
 	keep       uint64
 	timeout    uint64 // an instant; 0: none
 	timedOut   uint64
@@ -243,21 +243,24 @@ func (n *Notes) SetStage(s Stage) { n.set(func(p *page) *uint64 { return &p.stag
 // Stage is how far the making of the container has come.
 func (n *Notes) Stage() Stage { return Stage(n.get(func(p *page) *uint64 { return &p.stage })) }
 
-// SetInit notes who init is, and which file it executed then.
-func (n *Notes) SetInit(id process.Identity, dev, ino uint64) {
+// SetInit notes who init is, and whether it has executed a program already.
+func (n *Notes) SetInit(id process.Identity, executed bool) {
 	if n == nil {
 		return
 	}
 	putIdentity(&n.p.init, id)
-	n.p.program = [2]uint64{dev, ino}
+	n.p.unexecuted[0] = 1
+	if executed {
+		n.p.unexecuted = [2]uint64{}
+	}
 }
 
 // Init is who init is: the zero value if there is none.
-func (n *Notes) Init() (id process.Identity, dev, ino uint64) {
+func (n *Notes) Init() (id process.Identity, executed bool) {
 	if n == nil {
-		return process.Identity{}, 0, 0
+		return process.Identity{}, false
 	}
-	return getIdentity(&n.p.init), n.p.program[0], n.p.program[1]
+	return getIdentity(&n.p.init), n.p.unexecuted == [2]uint64{} // another version notes a file here
 }
 
 func putIdentity(words *[3]uint64, id process.Identity) {

@@ -93,7 +93,7 @@ func TestNotes(t *testing.T) {
 	defer next.Close()
 
 	id := process.Identity{Pid: 12, StartTime: 34, PidfdInode: 56}
-	mine.SetInit(id, 7, 8)
+	mine.SetInit(id, true)
 	mine.SetStage(Made)
 	mine.SetCgroup("/sys/fs/cgroup/a", true)
 	mine.SetKeep(true)
@@ -106,13 +106,13 @@ func TestNotes(t *testing.T) {
 	mine.SetStarter(5, id)
 	mine.Close()
 
-	got, dev, ino := next.Init()
+	got, executed := next.Init()
 	group, v1 := next.Cgroup()
 	exit, seen := next.Exit()
-	if got != id || dev != 7 || ino != 8 || next.Stage() != Made || group != "/sys/fs/cgroup/a" || !v1 || !next.Keep() ||
+	if got != id || !executed || next.Stage() != Made || group != "/sys/fs/cgroup/a" || !v1 || !next.Keep() ||
 		next.Timeout() != 99 || !next.TimedOut() || exit != lifecycle.Signaled(signals.KILL) || !seen || !next.OutputDone() ||
 		next.CommandAt() != 77 || next.Generation() != 1 || next.Starter(5) != id || next.Starter(6) != (process.Identity{}) {
-		t.Errorf("the successor reads %v %d %d %v %q %v %v %v ...", got, dev, ino, next.Stage(), group, v1, exit, seen)
+		t.Errorf("the successor reads %v %v %v %q %v %v %v ...", got, executed, next.Stage(), group, v1, exit, seen)
 	}
 	next.SetExit(lifecycle.Status{})
 	if exit, seen := next.Exit(); exit.Kind != lifecycle.StatusUnknown || !seen {
@@ -232,7 +232,7 @@ func TestDamagedNotes(t *testing.T) {
 		}
 	}
 	var none *Notes
-	none.SetInit(process.Identity{Pid: 1}, 1, 1)
+	none.SetInit(process.Identity{Pid: 1}, true)
 	none.Sent(none.Sending(1, 1), 0)
 	none.Asked(1, 1, 1)
 	none.Told(1, Answer{})
