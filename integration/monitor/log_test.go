@@ -1,7 +1,9 @@
 package monitor
 
 import (
+	"bufio"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -65,6 +67,63 @@ func TestLogInTheTimeZoneOfTZ(t *testing.T) {
 				t.Errorf("TZ=%s: the time is %s, %v ago, want it with %s", tz, at, age, want)
 			}
 			c.gone()
+		}
+	})
+}
+
+// A log that is a FIFO: its reader may come late and read slowly, while the supervisor
+// dies, is upgraded or sleeps. It gets every record once, in order, and the end.
+func TestLogIsAFIFO(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, "seq 1 1500; until [ -e /data/on ]; do sleep 0.01; done; seq 1501 3000; exit 3")
+		c.log = c.dir + "/fifo"
+		c.env = []string{"GRACEMON_SLEEP=1ms"}
+		c.must(unix.Mkfifo(c.log, 0o640))
+		c.started()
+		reader, err := os.Open(c.log)
+		c.must(err)
+		defer reader.Close()
+		read := make(chan []string)
+		go func() {
+			var got []string
+			part := ""
+			for lines := bufio.NewScanner(reader); lines.Scan(); {
+				record := strings.SplitN(lines.Text(), " ", 4)
+				if part += record[len(record)-1]; len(record) == 4 && record[2] == "P" {
+					continue
+				}
+				got, part = append(got, part), ""
+				if len(got)%100 == 0 {
+					time.Sleep(time.Millisecond)
+				}
+			}
+			read <- got
+		}()
+		for range 2 {
+			pid := c.monitor
+			c.must(unix.Kill(pid, unix.SIGKILL))
+			c.until("there is a successor", func() bool {
+				text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
+				c.monitor, _ = strconv.Atoi(string(text))
+				return c.monitor != 0 && c.monitor != pid && running(c.monitor)
+			})
+		}
+		upgrade := s.command("/", s.monitor, "--upgrade", c.dir+"/state")
+		upgrade.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.dir+"/state")
+		if out, err := upgrade.CombinedOutput(); err != nil {
+			t.Errorf("upgrade: %v: %s", err, out)
+		}
+		c.must(os.WriteFile(c.dir+"/on", nil, 0o644))
+		c.expect("exit file", c.exitFile(), "3")
+		c.gone()
+		got := <-read
+		for i, n := range got {
+			if n != strconv.Itoa(i+1) {
+				t.Fatalf("record %d is %s", i+1, n)
+			}
+		}
+		if len(got) != 3000 {
+			t.Errorf("the reader has %d records, want 3000", len(got))
 		}
 	})
 }

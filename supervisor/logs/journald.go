@@ -35,11 +35,12 @@ type journald struct {
 	trouble trouble
 	known   bool              // it has taken something from this process, so that there is one
 	down    lifecycle.Instant // since when it could not be reached; 0: it could
-	blocked lifecycle.Instant // since when journald has taken nothing; 0: it takes
-	waiting bool              // for the socket to become writable
+	flow    congestion
 }
 
-func newJournald(l *Logs) *journald { return &journald{l: l, fd: -1} }
+func newJournald(l *Logs) *journald {
+	return &journald{l: l, fd: -1, flow: congestion{l: l, waiting: -1}}
+}
 
 // prepare makes the constant fields. Nothing is connected before there is something
 // to say: a journald may come later, and a container that says nothing needs none.
@@ -104,7 +105,7 @@ func (j *journald) connect() error {
 
 func (j *journald) close() {
 	if j.fd >= 0 {
-		j.stopWaiting()
+		j.flow.stop()
 		unix.Close(j.fd)
 		j.fd = -1
 	}
@@ -116,7 +117,7 @@ func (j *journald) close() {
 func (j *journald) advance(s *Stream, finish bool) {
 	stream := int(s.source)
 	c := j.l.cursor
-	for j.trouble.err == nil && !j.waiting {
+	for j.trouble.err == nil && !j.flow.isWaiting() {
 		pos, size := s.pos(journalLog), s.spool.Size()
 		if dropped := c.Dropped(stream, journalLog); dropped > 0 {
 			text := "[gracerun: " + strconv.FormatInt(dropped, 10) + " bytes of output are missing here: the journal could not be written]"
@@ -215,13 +216,14 @@ func (j *journald) send(text []byte, priority byte, partial bool) bool {
 	}
 	switch err {
 	case nil:
-		j.blocked, j.down, j.known = 0, 0, true
+		j.flow.moved()
+		j.down, j.known = 0, true
 		if j.trouble.end() {
 			j.l.options.Warn("The journal is written again")
 		}
 		return true
 	case unix.EAGAIN:
-		j.wait()
+		j.flow.wait(j.fd, &j.trouble)
 	default:
 		j.close()
 		j.failed(err)
@@ -274,26 +276,10 @@ func (j *journald) sendFile(parts []unix.Iovec) error {
 	return unix.Sendmsg(j.fd, nil, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
 }
 
-// wait waits for a journald that lives but does not take more at present.
-func (j *journald) wait() {
-	if j.blocked == 0 {
-		j.blocked = loop.Now()
-	}
-	if j.l.options.Loop != nil && j.l.options.Loop.Add(j.fd, loop.Writable, loop.HandlerFunc(j.writable)) == nil {
-		j.waiting = true
-		j.l.wake(j.blocked.After(patience)) // those who are held up are let go then
-		return
-	}
-	j.trouble.err, j.trouble.retry = unix.EAGAIN, loop.Now().After(lifecycle.Millisecond)
-	j.l.wake(j.trouble.retry)
-}
-
 // comes reports whether a journald that has not taken all is to be waited for: it
 // is alive and slow, or it has gone and may be on its way back.
 func (j *journald) comes() bool {
-	now := loop.Now()
-	return j.blocked != 0 && now < j.blocked.After(patience) ||
-		j.down != 0 && now < j.down.After(restartPatience)
+	return j.flow.isSlow() || j.down != 0 && loop.Now() < j.down.After(restartPatience)
 }
 
 // hurry has a journald that has gone be looked for at short intervals, since
@@ -306,20 +292,8 @@ func (j *journald) hurry() {
 	j.l.wake(j.trouble.retry)
 }
 
-func (j *journald) stopWaiting() {
-	if j.waiting {
-		j.waiting = false
-		j.l.options.Loop.Remove(j.fd)
-	}
-}
-
-func (j *journald) writable(uint32) {
-	j.stopWaiting()
-	j.l.catchUp()
-}
-
 func (j *journald) failed(err error) {
-	j.blocked = 0
+	j.flow.moved()
 	// A socket that nobody listens on is one that a journald has left.
 	if j.down == 0 && (j.known || err == unix.ECONNREFUSED) {
 		j.down = loop.Now()

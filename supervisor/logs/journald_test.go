@@ -312,7 +312,7 @@ func TestJournalThatIsSlow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.logs.journal.blocked -= lifecycle.Instant(patience)
+	c.logs.journal.flow.since -= lifecycle.Instant(patience)
 	for range 10000 {
 		if _, err := unix.Write(c.pipe, []byte(strings.Repeat(line, 100))); err != nil {
 			t.Fatal(err)
@@ -341,7 +341,7 @@ func TestSlowJournaldAtTheEnd(t *testing.T) {
 	var got []string
 	for c.logs.Late() {
 		got = append(got, j.all()...)
-		c.logs.journal.writable(0) // as the loop tells it
+		c.logs.journal.flow.writable(0) // as the loop tells it
 	}
 	c.logs.Finish()
 	c.logs.Close()
@@ -365,7 +365,7 @@ func TestStuckJournaldAtTheEnd(t *testing.T) {
 	if !c.logs.Late() {
 		t.Error("it is not waited for")
 	}
-	c.logs.journal.blocked = 1 // patience is over
+	c.logs.journal.flow.since = 1 // patience is over
 	if c.logs.Late() {
 		t.Error("it is waited for although it has not moved")
 	}

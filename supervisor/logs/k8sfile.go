@@ -20,6 +20,11 @@ type k8sFile struct {
 	dev, ino uint64
 	regular  bool
 
+	// Of what is no regular file.
+	flow       congestion
+	rest       []byte // of records that were written in part; the intent is theirs
+	writesOnly bool   // a FIFO: see unread
+
 	prefix  prefix
 	intent  spool.Intent
 	rotated bool // nothing was written since, so that a record of any size fits
@@ -30,21 +35,26 @@ type k8sFile struct {
 	stat      unix.Stat_t
 }
 
-func newK8sFile(l *Logs, path string) *k8sFile { return &k8sFile{l: l, path: path, fd: -1} }
+func newK8sFile(l *Logs, path string) *k8sFile {
+	return &k8sFile{l: l, path: path, fd: -1, flow: congestion{l: l, waiting: -1}}
+}
 
 // open opens the file to append to it, as conmon does.
 func (k *k8sFile) open() error {
 	if err := k.mayCreate(); err != nil {
 		return err
 	}
-	fd, err := openLog(k.path, 0)
+	open := func() (int, error) { return openLog(k.path, 0) }
+	if isFIFO(k.path) {
+		open = func() (int, error) { return openFIFO(k.path) }
+	}
+	fd, err := open()
 	if err != nil {
 		return err
 	}
 	return k.use(fd)
 }
 
-// openLog never waits for a reader, should the path be a FIFO.
 func openLog(path string, flags int) (int, error) {
 	const always = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC | unix.O_NONBLOCK
 	for {
@@ -73,6 +83,7 @@ func (k *k8sFile) use(fd int) error {
 
 func (k *k8sFile) close() {
 	if k.fd >= 0 {
+		k.flow.stop()
 		unix.Close(k.fd)
 		k.fd = -1
 	}
@@ -127,7 +138,10 @@ func (k *k8sFile) settle() {
 // advance writes what the log has not had of the stream. flush says that no more
 // is there at present: a line without an end is written as it is.
 func (k *k8sFile) advance(s *Stream, flush bool) {
-	for k.trouble.err == nil {
+	for k.trouble.err == nil && !k.flow.isWaiting() {
+		if len(k.rest) > 0 && !k.pushRest() {
+			return
+		}
 		pos, size := s.pos(k8sLog), s.spool.Size()
 		if k.l.cursor.Dropped(int(s.source), k8sLog) > 0 && !k.sayDropped(s, pos) {
 			return
@@ -162,7 +176,14 @@ func (k *k8sFile) write(s *Stream, pos int64, data []byte, flush bool) bool {
 	}
 	k.prefix.at(time.Now(), s.source)
 	out := k.l.buffers.out()
+	if !k.regular {
+		out = out[:atOnce]
+	}
 	made, used, why := makeRecords(out, data, &k.prefix, flush, r)
+	if made == 0 && why == outFull { // a long line, and no regular file
+		out = out[:prefixLen+maxRecord+1]
+		made, used, why = makeRecords(out, data, &k.prefix, flush, r)
+	}
 	if made > 0 {
 		to := pos + int64(used)
 		if !k.append(s, out[:made], before, pos, to, k.l.cursor.Dropped(int(s.source), k8sLog)) {
@@ -201,6 +222,9 @@ func (k *k8sFile) append(s *Stream, records []byte, before, from, to, dropped in
 		Total: k.l.cursor.Total() + int64(len(records)), Dropped: dropped,
 	}
 	k.l.cursor.Begin(&k.intent)
+	if !k.regular {
+		return k.push(records)
+	}
 	if err := k.writeAll(records); err != nil {
 		k.failed(err)
 		if err := k.takeBack(before); err != nil {
@@ -238,12 +262,7 @@ func (k *k8sFile) writeAll(rest []byte) error {
 	return nil
 }
 
-func (k *k8sFile) takeBack(size int64) error {
-	if !k.regular {
-		return nil
-	}
-	return unix.Ftruncate(k.fd, size)
-}
+func (k *k8sFile) takeBack(size int64) error { return unix.Ftruncate(k.fd, size) }
 
 // sayDropped writes into the log what is missing in it.
 func (k *k8sFile) sayDropped(s *Stream, pos int64) bool {

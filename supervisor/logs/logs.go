@@ -40,6 +40,8 @@ package logs
 import (
 	"strconv"
 
+	"golang.org/x/sys/unix"
+
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
 	"gracerun.io/supervisor/loop"
@@ -192,6 +194,23 @@ func Open(options Options) (*Logs, error) {
 	return l, nil
 }
 
+// Check finds what Open would find wrong, and makes the log file. A FIFO it does not
+// open: its reader would see the end of the log.
+func Check(options Options) error {
+	if options.File != "" && isFIFO(options.File) {
+		if err := unix.Access(options.File, unix.R_OK|unix.W_OK); err != nil {
+			return words("Failed to open log file", err)
+		}
+		return nil
+	}
+	options.Dir = -1
+	l, err := Open(options)
+	if err == nil {
+		l.Close()
+	}
+	return err
+}
+
 // Passthrough reports whether the container is to write to the caller's own
 // stdout and stderr. There are no streams to read then, whatever other drivers
 // were asked for, and no attach socket.
@@ -250,7 +269,7 @@ func (l *Logs) fit() {
 // Kept reports whether nothing of the output is in this process alone: another
 // one with the same state directory can go on with it at any time.
 func (l *Logs) Kept() bool {
-	if l.options.Dir < 0 || l.options.Passthrough {
+	if l.options.Dir < 0 || l.options.Passthrough || l.k8s != nil && l.k8s.flow.isWaiting() {
 		return false
 	}
 	for _, s := range l.streams {
@@ -272,6 +291,20 @@ func (l *Logs) Carried() (bytes int64) {
 	return bytes
 }
 
+// Keep opens a log that is a FIFO once more, for writing; -1 if none is. Whoever
+// has it open when this process ends keeps its reader from taking that for the end,
+// and its content, until a successor has opened it.
+func (l *Logs) Keep() int {
+	if l.k8s == nil || l.k8s.fd < 0 || l.k8s.regular {
+		return -1
+	}
+	fd, err := l.k8s.openWriter()
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
 // Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
 // log file gives way to a new one. One that somebody has moved away is left
 // where it is; else it is rotated (Rotate), or dropped.
@@ -281,28 +314,35 @@ func (l *Logs) Reopen() {
 	}
 }
 
-// Late brings all that was written to the journal, lines without an end too, and
-// reports whether a journald has to be waited for that lives and takes what is left
-// as fast as it can, or that has gone a short while ago and may be on its way back.
-// It is for before Finish, as often as it gives true. Other logs take all at once,
-// or cannot.
+// Late brings all that was written to the journal, or a FIFO, lines without an end
+// too, and reports whether one has to be waited for that takes what is left as fast
+// as it can, or a journald that has gone a short while ago and may be on its way
+// back. It is for before Finish, as often as it gives true. A file takes all at
+// once, or cannot.
 func (l *Logs) Late() bool {
-	if l.journal == nil {
+	if l.journal == nil && (l.k8s == nil || l.k8s.regular) {
 		return false
 	}
-	left := false
+	left := [spool.Logs]bool{}
 	for _, s := range l.streams {
-		if s != nil && s.fd >= 0 {
-			s.Drain()
-			s.distribute(true, true)
-			left = left || s.pos(journalLog) < s.spool.Size()
+		if s == nil || s.fd < 0 {
+			continue
+		}
+		s.Drain()
+		s.distribute(true, true)
+		for log := range left {
+			left[log] = left[log] || s.pos(log) < s.spool.Size()
 		}
 	}
-	if !left || !l.journal.comes() {
-		return false
+	late := false
+	if l.journal != nil && left[journalLog] && l.journal.comes() {
+		l.journal.hurry()
+		late = true
 	}
-	l.journal.hurry()
-	return true
+	if l.k8s != nil && (left[k8sLog] || l.k8s.unread()) && l.k8s.flow.isSlow() {
+		late = true
+	}
+	return late
 }
 
 // Finish writes what is there of lines that have no end yet, since none will

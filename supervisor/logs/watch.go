@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// patience is how long a journald that does not move may hold the container
-	// up before output is dropped instead.
+	// patience is how long a journald, or a FIFO, that does not move may hold the
+	// container up before output is dropped instead.
 	patience = 5 * lifecycle.Second
 
 	// restartPatience is how long the exit of a container waits for a journald that
@@ -138,12 +138,12 @@ func (l *Logs) rest() {
 	}
 }
 
-// mustWait reports whether the stream's journald is alive but slow, and no room
-// is left to put output that it has not taken.
+// mustWait reports whether a log of the stream is alive but slow, and no room is
+// left to put output that it has not taken.
 func (s *Stream) mustWait() bool {
-	j := s.l.journal
-	return j != nil && j.blocked != 0 && s.spool.Size()-s.pos(journalLog) >= s.l.options.SpoolMax-batch &&
-		loop.Now() < j.blocked.After(patience)
+	full := func(log int) bool { return s.spool.Size()-s.pos(log) >= s.l.options.SpoolMax-batch }
+	return s.l.journal != nil && s.l.journal.flow.isSlow() && full(journalLog) ||
+		s.l.k8s != nil && s.l.k8s.flow.isSlow() && full(k8sLog)
 }
 
 // Watch has the Loop call Readable, and ended each time that nobody has the

@@ -103,6 +103,10 @@ func (d *deposit) give() error {
 		add(keeper.Stdin, c.clients.server.Input())
 	}
 	add(keeper.Caught, c.s.signals.FD())
+	if fd := c.streams.keepLog(); fd >= 0 {
+		add(logName, fd)
+		defer unix.Close(fd)
+	}
 	d.since = loop.Now()
 	return keeper.Deposit(d.conn, c.dir.Path(), names, fds)
 }

@@ -97,11 +97,9 @@ func foreground(args []string) int {
 		return upgradeAll(o.Upgrade)
 	}
 	// The log file is made now: the caller hears if it cannot be.
-	opened, err := logs.Open(logOptions(o, -1))
-	if err != nil {
+	if err := logs.Check(logOptions(o, -1)); err != nil {
 		return notes.fail(err.Error())
 	}
-	opened.Close()
 
 	start, err := pipeFromEnv("_OCI_STARTPIPE")
 	if err != nil {

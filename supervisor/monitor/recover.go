@@ -645,7 +645,11 @@ func (c *Container) cleanUp() {
 // resume reads on where the predecessor has stopped.
 func (s *streams) resume(c *Container, h *heritage) error {
 	s.ours, s.theirs, s.null = [3]int{-1, -1, -1}, [3]int{-1, -1, -1}, -1
-	if err := s.openLogs(c); err != nil || s.passthrough {
+	err := s.openLogs(c)
+	if fd := h.take(logName); fd >= 0 {
+		unix.Close(fd) // it is open again by now
+	}
+	if err != nil || s.passthrough {
 		return err
 	}
 	if c.o.Terminal {

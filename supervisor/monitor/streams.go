@@ -104,6 +104,15 @@ func (s *streams) handedOver(c *Container) {
 	unix.Close(s.null)
 }
 
+// keepLog gives what keeps a log that is a FIFO open when this program ends; -1 if
+// it is none.
+func (s *streams) keepLog() int {
+	if s.logs == nil {
+		return -1
+	}
+	return s.logs.Keep()
+}
+
 // watch begins to read what the container writes.
 func (s *streams) watch(c *Container) {
 	if s.passthrough {
