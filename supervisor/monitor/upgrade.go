@@ -35,7 +35,6 @@ const (
 // logName is a log that is a FIFO, for its reader's sake: the keeper has it too.
 const logName = "log"
 
-
 // oomVariable is the oom.events of the program before. init may have ended since,
 // and the kernel has the end of a process in the root of each version 1 hierarchy.
 const oomVariable = "_GRACEMON_OOM"
