@@ -32,7 +32,8 @@ type alone struct {
 	dir       *statedir.Dir
 	container *oci.Container
 	pidfd     process.Pidfd // -1 once init is known to be gone
-	orphaned  bool          // it had a gracemon, whose successor will record the exit
+	orphaned  bool          // it has a gracemon, or had one, which records the exit
+	beside    *beside       // it does not answer; nil: there is none
 
 	locked  bool
 	journal *journal.Writer
@@ -41,6 +42,7 @@ type alone struct {
 	waiting int               // the descriptor that says so; -1 while it does not wait
 	asked   lifecycle.Instant // when the request was made
 	answer  *lifecycle.Effect // its reply
+	killing span              // how long it has been killed, in vain
 	defers  lifecycle.Instant // since when it leaves it to others to tell of the end; 0: it does not
 }
 
@@ -53,12 +55,20 @@ var errSupervised = errors.New("the container has a supervisor again")
 
 // askAlone makes a request of the machine and waits for the reply.
 func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
+	return c.askBeside(dir, id, nil, ev)
+}
+
+// askBeside is askAlone for a container whose supervisor does not answer.
+func (c *call) askBeside(dir *statedir.Dir, id string, b *beside, ev lifecycle.Event) (control.Reply, error) {
 	for range maxDeaths {
-		reply, err := c.askMachine(dir, id, ev)
+		reply, err := c.askMachine(dir, id, b, ev)
 		if err != errSupervised {
 			return reply, err
 		}
 		reply, err = c.ask(dir, requestOf(ev))
+		if b = nil; errors.As(err, &b) {
+			continue // it does not answer again
+		}
 		if err != control.ErrNoSupervisor {
 			return reply, err // else it has come to its end
 		}
@@ -66,8 +76,8 @@ func (c *call) askAlone(dir *statedir.Dir, id string, ev lifecycle.Event) (contr
 	return control.Reply{}, control.ErrNoSupervisor
 }
 
-func (c *call) askMachine(dir *statedir.Dir, id string, ev lifecycle.Event) (control.Reply, error) {
-	a, err := c.attend(dir, id)
+func (c *call) askMachine(dir *statedir.Dir, id string, b *beside, ev lifecycle.Event) (control.Reply, error) {
+	a, err := c.attend(dir, id, b)
 	if err != nil {
 		return control.Reply{}, err
 	}
@@ -90,8 +100,9 @@ func requestOf(ev lifecycle.Event) control.Request {
 	return control.Request{Verb: control.Signal, Signal: ev.Signal, All: ev.All, Force: ev.Force, Grace: control.OwnGrace}
 }
 
-// attend takes the lock and the machine, up to date with what has happened.
-func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
+// attend takes the lock and the machine, up to date with what has happened. With a
+// supervisor that does not answer it is the machine of a fork of the journal.
+func (c *call) attend(dir *statedir.Dir, id string, b *beside) (*alone, error) {
 	k, err := c.find(dir, id)
 	if err == nil {
 		err = k.err
@@ -100,7 +111,7 @@ func (c *call) attend(dir *statedir.Dir, id string) (*alone, error) {
 		return nil, whyNotAttended(err)
 	}
 	c.belongsTo(k.Container)
-	a := &alone{call: c, dir: dir, container: k.Container, pidfd: k.init, waiting: -1}
+	a := &alone{call: c, dir: dir, container: k.Container, pidfd: k.init, waiting: -1, beside: b, orphaned: b != nil}
 	if err := a.enter(); err != nil {
 		k.close()
 		return nil, whyNotAttended(err)
@@ -141,10 +152,13 @@ func freeRequest(m *lifecycle.Machine, others ...lifecycle.RequestID) lifecycle.
 
 // enter takes the lock and catches up.
 func (a *alone) enter() error {
-	if err := journal.Lock(a.dir.FD()); err != nil {
+	switch err := lockWithin(a.dir.FD(), patience); {
+	case err == errBusy:
+		return errors.New("its state directory was locked for " + patience.String() + ": does a create of it hang?")
+	case err != nil:
 		return err
 	}
-	if unix.Faccessat(a.dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if a.beside == nil && unix.Faccessat(a.dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		a.orphaned = true
 		if conn, err := connect(a.dir); err == nil {
 			conn.Close()
@@ -155,9 +169,12 @@ func (a *alone) enter() error {
 	if a.journal == nil || !a.journal.IsCurrent() {
 		a.close()
 		var err error
-		a.journal, a.machine, err = journal.Resume(a.dir.FD())
+		a.journal, a.machine, err = a.resume()
 		if err != nil {
 			journal.Unlock(a.dir.FD())
+			if a.beside != nil && a.beside.forked && errors.Is(err, unix.ENOENT) && !isRemoved(a.dir) {
+				return errSupervised
+			}
 			if errors.Is(err, unix.ENOENT) {
 				return errDeleted
 			}
@@ -170,6 +187,14 @@ func (a *alone) enter() error {
 	}
 	a.catchUp()
 	return nil
+}
+
+// resume gives the machine and the journal that it is to be stepped in.
+func (a *alone) resume() (*journal.Writer, *lifecycle.Machine, error) {
+	if a.beside != nil {
+		return a.beside.resume(a.dir)
+	}
+	return journal.Resume(a.dir.FD())
 }
 
 // exit gives the lock back. Machine and journal are kept: they are good when the
@@ -198,19 +223,26 @@ func (a *alone) leave() {
 	if a.waiting >= 0 {
 		unix.Close(a.waiting)
 	}
+	if a.beside != nil {
+		a.beside.leave()
+	}
 }
 
 // catchUp tells the machine what has happened since its last step, in the order
 // of lifecycle.Order.
 func (a *alone) catchUp() {
-	if a.isOver() {
+	if a.isOver() || a.beside != nil && a.machine.Exited() {
 		return
 	}
 	if a.hasExited() {
 		a.initExited()
 	}
 	for _, e := range a.machine.Unanswered() {
-		a.step(answer(e, int32(unix.EINTR))) // whoever was to do it has died
+		errno := int32(unix.EINTR) // whoever was to do it has died
+		if a.beside != nil && e.Kind == lifecycle.Deliver {
+			errno = a.beside.delivery(e)
+		}
+		a.step(answer(e, errno))
 	}
 	if frozen, err := a.container.Cgroup.Frozen(); err == nil && frozen != a.machine.Frozen() {
 		a.step(lifecycle.Event{Kind: lifecycle.Freezer, Frozen: frozen})
@@ -466,6 +498,9 @@ func (a *alone) wait() error {
 			// What happened before the watch began is seen by one more round.
 		} else {
 			due := a.machine.Armed()
+			if !a.hasExited() && a.killing.isTooLong(a.machine.State() == lifecycle.Killing) {
+				return &undying{a.container.Init.Pid}
+			}
 			a.exit()
 			if err := a.sleep(watch, due); err != nil {
 				return err
@@ -521,7 +556,7 @@ func (a *alone) lookForAnswer() {
 		a.answer = a.ended()
 		return
 	}
-	for _, name := range [...]string{journal.OldName, journal.Name} {
+	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
 		text, err := a.dir.ReadFile(name)
 		if err != nil {
 			continue
@@ -547,7 +582,15 @@ func (a *alone) lookForAnswer() {
 // ended is the answer to one who waited for the end, when the machine gives none
 // any more.
 func (a *alone) ended() *lifecycle.Effect {
-	return &lifecycle.Effect{Kind: lifecycle.Reply, Request: a.self, Outcome: lifecycle.Ended, Status: a.exitStatus()}
+	status := a.exitStatus()
+	switch {
+	case status.Kind != lifecycle.StatusUnknown || a.machine == nil:
+	case a.machine.Exited():
+		status = a.machine.Status()
+	case a.beside != nil:
+		status = a.beside.exitStatus()
+	}
+	return &lifecycle.Effect{Kind: lifecycle.Reply, Request: a.self, Outcome: lifecycle.Ended, Status: status}
 }
 
 // watchDir gives an inotify descriptor that becomes readable when a file of the

@@ -95,7 +95,7 @@ func gone(t *testing.T) process.Identity {
 // attended is a call that takes the machine.
 func attended(t *testing.T, id string) *alone {
 	t.Helper()
-	a, err := parsed("stop "+id).attend(reopen(t, id), id)
+	a, err := parsed("stop "+id).attend(reopen(t, id), id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

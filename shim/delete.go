@@ -2,12 +2,14 @@ package shim
 
 import (
 	"errors"
+	"time"
 
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
 )
 
 // delete is `delete [--force] ID`. Whether a container may be deleted the wrapped
@@ -27,10 +29,19 @@ func (c *call) delete() int {
 	if err != nil {
 		return c.fail(err)
 	}
-	if container, err := c.container(dir, args[0]); err == nil {
+	container, err := c.container(dir, args[0])
+	if err == nil {
 		c.belongsTo(container)
 	}
 	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
+	var b *beside
+	if errors.As(err, &b) {
+		c.warn("delete container " + args[0] + ": " + b.Error() + ": it is deleted without it")
+		err = nil // what is to be deleted, and what not, the runtime decides
+		if force {
+			_, err = c.askBeside(dir, args[0], b, lifecycle.Event{Kind: lifecycle.StopRequest})
+		}
+	}
 	switch {
 	case err == control.ErrNoSupervisor:
 		lock, err := c.beginDelete(dir, args[0])
@@ -42,14 +53,14 @@ func (c *call) delete() int {
 			return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 		}
 		defer closeLock(lock)
-	case err != nil && !force:
+	case err != nil && !force, errors.As(err, new(*undying)):
 		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 	case err != nil:
 		c.warn("delete container " + args[0] + " without its supervisor: " + err.Error())
 	}
-	status, err := c.through("runtime.delete", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+	status, err := c.through("runtime.delete", 0, func() (int, error) { return c.spawnDelete(container, force) })
 	if err != nil {
-		return c.fail(err)
+		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 	}
 	if status == 0 || !c.isKnown(dir, args[0]) {
 		c.forget(dir, args[0])
@@ -144,7 +155,7 @@ func (c *call) pauseOrResume(done control.Verb) int {
 		return c.fail(err)
 	}
 	if status == 0 {
-		if _, err := conn.Ask(control.Request{Verb: done, Grace: control.OwnGrace}, patience); err != nil {
+		if _, err := conn.Ask(control.Request{Verb: done, Grace: control.OwnGrace}, time.Second); err != nil {
 			c.warn("tell the supervisor of container " + args[0] + " that it was paused or resumed: " + err.Error())
 		}
 	}

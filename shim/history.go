@@ -59,7 +59,7 @@ func appendSeconds(b []byte, d lifecycle.Instant) []byte {
 // readJournal reads all that is left of a container's journal.
 func readJournal(dir *statedir.Dir) ([]journal.Record, error) {
 	var records []journal.Record
-	for _, name := range [...]string{journal.OldName, journal.Name} {
+	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
 		text, err := dir.ReadFile(name)
 		if errors.Is(err, unix.ENOENT) {
 			continue
@@ -70,6 +70,9 @@ func readJournal(dir *statedir.Dir) ([]journal.Record, error) {
 		j, err := journal.Read(text)
 		if err != nil {
 			return nil, err
+		}
+		if name == journal.ForkName && len(j.Records) > 0 && j.Records[0].Event == "" {
+			j.Records = j.Records[1:] // the last one of the journal
 		}
 		records = append(records, j.Records...)
 	}
@@ -174,7 +177,7 @@ func (c *call) noteExit(dir *statedir.Dir, id string) {
 		conn.Close()
 		return
 	}
-	if a, err := c.attend(dir, id); err == nil {
+	if a, err := c.attend(dir, id, nil); err == nil {
 		a.leave()
 	}
 }

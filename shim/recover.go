@@ -46,7 +46,12 @@ func (c *call) supervisorIsDead(dir *statedir.Dir) bool {
 		c.warn("recover the supervisor of a container: run " + origin.Program + ": " + err.Error())
 		return false
 	}
-	if wait(pid) == 0 {
+	status, ended := waitWithin(pid, patience)
+	switch {
+	case !ended: // it goes on, or hangs as the one before it
+		c.warn("recover the supervisor of a container: its successor has not taken its place for " + patience.String())
+		return false
+	case status == 0:
 		return true
 	}
 	if !recovery.Exists(dir.FD()) {

@@ -111,13 +111,13 @@ func (c *call) runStart(report func(status int)) int {
 }
 
 func (c *call) startAlone(dir *statedir.Dir, id string) int {
-	a, err := c.attend(dir, id)
+	a, err := c.attend(dir, id, nil)
 	if err == errUnknown {
 		// A create that is under way has to end before: nobody would hear of the start.
 		switch lockWithin(dir.FD(), patience) {
 		case nil:
 			journal.Unlock(dir.FD())
-			a, err = c.attend(dir, id)
+			a, err = c.attend(dir, id, nil)
 		case errBusy:
 			return c.fail(errors.New("start container " + id + ": " + hasNotEnded("its create").Error()))
 		}
@@ -211,5 +211,8 @@ func (a *alone) progress() startup.Progress {
 
 // startIsDead tells whether the one who was granted the start is gone.
 func (a *alone) startIsDead() bool {
+	if a.beside != nil {
+		return a.beside.starterIsDead(a.machine.Starting())
+	}
 	return a.machine.Starting() != a.self && !isLocked(a.dir, startLock)
 }

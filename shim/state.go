@@ -46,7 +46,7 @@ func (c *call) state() int {
 	return 0
 }
 
-const stateTimeout = 2 * time.Second
+const stateTimeout = time.Second
 
 func (c *call) stateByRuntime() int { return c.hand("runtime.state", 0, c.argv[1:]) }
 

@@ -79,8 +79,13 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 			return reply, err
 		}
 		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace})
-		if err == control.ErrNoSupervisor {
+		var b *beside
+		switch {
+		case err == control.ErrNoSupervisor:
 			reply, err = c.askAlone(dir, id, ev)
+		case errors.As(err, &b):
+			c.warn("container " + id + ": " + b.Error() + ": it is stopped without it")
+			reply, err = c.askBeside(dir, id, b, ev)
 		}
 		if adopted {
 			// Whoever made it will delete it without us.

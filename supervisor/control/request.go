@@ -59,6 +59,10 @@ const (
 	// place of its own: Done, or Failed, by which it goes on as it was; Refused
 	// while the container is being created or its exit command runs.
 	Upgrade
+	// Withdraw says, as a second packet on the connection, that its caller has not
+	// waited for the reply and sees to the request itself: a supervisor that reads
+	// it before it has begun with the request leaves that alone. No reply.
+	Withdraw
 
 	verbs = int(iota)
 )
@@ -74,6 +78,7 @@ var verbNames = [verbs]string{
 	Delete:     "delete",
 	Keep:       "keep",
 	Upgrade:    "upgrade",
+	Withdraw:   "withdraw",
 }
 
 func (v Verb) String() string { return verbNames[v] }

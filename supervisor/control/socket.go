@@ -20,6 +20,10 @@ var ErrNoSupervisor = errors.New("no supervisor listens on the control socket")
 // is not known.
 var ErrTimeout = errors.New("no reply from the supervisor in time")
 
+// connectPatience is how long a connection waits for a place in the queue of a
+// supervisor that does not take any out of it.
+const connectPatience = time.Second
+
 // ErrHungUp: the supervisor ended the connection without a reply. What became of
 // the request is not known.
 var ErrHungUp = errors.New("the supervisor hung up without a reply")
@@ -97,18 +101,23 @@ func address(dir int) *unix.SockaddrUnix {
 type Conn int
 
 // Dial connects to the supervisor of the container whose state directory has
-// the descriptor dir. The error is ErrNoSupervisor or an *Error.
+// the descriptor dir. The error is ErrNoSupervisor, an *Error, or ErrTimeout if so
+// many callers wait for the supervisor to take their connections that there is no
+// room for one more.
 func Dial(dir int) (Conn, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, &Error{"socket", err}
 	}
+	boundConnect(fd)
 	err = again(func() error { return unix.Connect(fd, address(dir)) })
 	switch err {
 	case nil:
 		return Conn(fd), nil
 	case unix.ECONNREFUSED, unix.ENOENT:
 		err = ErrNoSupervisor
+	case unix.EAGAIN:
+		err = ErrTimeout
 	default:
 		err = &Error{"connect", err}
 	}
@@ -134,6 +143,7 @@ func DialAt(dir int, path string) (Conn, error) {
 	n := copy(to, path)
 	n += copy(to[n:], "/"+Name)
 	size := unsafe.Offsetof(address.Path) + uintptr(n) + 1
+	boundConnect(fd)
 	errno := unix.EINTR
 	for errno == unix.EINTR {
 		_, _, errno = unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&address)), size)
@@ -145,10 +155,19 @@ func DialAt(dir int, path string) (Conn, error) {
 	switch errno {
 	case unix.ECONNREFUSED, unix.ENOENT:
 		return -1, ErrNoSupervisor
+	case unix.EAGAIN:
+		return -1, ErrTimeout
 	case 0:
 		return Dial(dir)
 	}
 	return -1, &Error{"connect", errno}
+}
+
+// boundConnect has connect(2) fail with EAGAIN, in place of waiting for ever, when
+// the queue of the socket is full and stays so (unix(7), SO_SNDTIMEO).
+func boundConnect(fd int) {
+	limit := unix.NsecToTimeval(int64(connectPatience))
+	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
 }
 
 // isAt tells whether the path leads to the directory.
@@ -205,6 +224,23 @@ func (c Conn) Await(timeout time.Duration) (Reply, error) {
 		return Reply{}, &Error{"read", err}
 	}
 	return ParseReply(string(packet[:n]))
+}
+
+// Withdraw tells a supervisor that has not replied in time that its caller sees to
+// the request itself. What it has begun with it goes on with.
+func (c Conn) Withdraw() {
+	_ = again(func() error {
+		return unix.Send(int(c), []byte(verbNames[Withdraw]), unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	})
+}
+
+// IsWithdrawn reports, to the supervisor, whether the caller on the connection has
+// withdrawn the request that was read from it.
+func IsWithdrawn(fd int) bool {
+	var packet [16]byte
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&packet)), uintptr(len(packet)),
+		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	return errno == 0 && string(packet[:n]) == verbNames[Withdraw]
 }
 
 // await waits until there is something to read.

@@ -14,7 +14,8 @@ const Limit = 64 << 10
 
 // Writer appends to the journal of one container.
 type Writer struct {
-	dir    int // the state directory, not the writer's own
+	dir    int    // the state directory, not the writer's own
+	name   string // of the file: Name, or ForkName
 	fd     int
 	size   int64
 	config lifecycle.Config
@@ -36,7 +37,7 @@ func (e *Error) Unwrap() error { return e.Err }
 // Create begins the journal of a new container in the state directory with the
 // descriptor dir, which must stay open.
 func Create(dir int, c lifecycle.Config) (*Writer, error) {
-	w := &Writer{dir: dir, fd: -1, config: c}
+	w := &Writer{dir: dir, name: Name, fd: -1, config: c}
 	if err := w.begin(appendHeader(nil, &c)); err != nil {
 		return nil, err
 	}
@@ -57,7 +58,7 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 	if err != nil {
 		return nil, nil, &Error{"read", Name, err}
 	}
-	w := &Writer{dir: dir, fd: fd}
+	w := &Writer{dir: dir, name: Name, fd: fd}
 	m, err := w.resume(name)
 	if err != nil {
 		w.Close()
@@ -70,7 +71,7 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 func (w *Writer) resume(name string) (*lifecycle.Machine, error) {
 	text, size, err := readEnds(w.fd)
 	if err != nil {
-		return nil, &Error{"read", Name, err}
+		return nil, &Error{"read", name, err}
 	}
 	j, err := Read(ends(text))
 	if err != nil {
@@ -192,7 +193,7 @@ func Unlock(dir int) { _ = unix.Flock(dir, unix.LOCK_UN) }
 func (w *Writer) IsCurrent() bool {
 	var named, mine unix.Stat_t
 	return w.fd >= 0 &&
-		unix.Fstatat(w.dir, Name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstat(w.fd, &mine) == nil &&
+		unix.Fstatat(w.dir, w.name, &named, unix.AT_SYMLINK_NOFOLLOW) == nil && unix.Fstat(w.fd, &mine) == nil &&
 		named.Ino == mine.Ino && named.Dev == mine.Dev && named.Size == w.size
 }
 
@@ -219,7 +220,7 @@ func (w *Writer) append() error {
 		// Whatever part was written is overwritten by the next record, or cut off
 		// here; and it has no end of line, so that a reader leaves it out.
 		_ = unix.Ftruncate(w.fd, w.size)
-		return &Error{"write", Name, err}
+		return &Error{"write", w.name, err}
 	}
 	w.size += int64(n)
 	return nil
@@ -233,20 +234,23 @@ func (w *Writer) header(m *lifecycle.Machine, at lifecycle.Instant) []byte {
 // begin makes a new journal that begins with this text, in the place of the
 // present one, if any, which becomes the old one.
 func (w *Writer) begin(text []byte) error {
-	const temp = ".journal"
+	temp := "." + w.name
 	fd, err := openat(w.dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
 	if err != nil {
-		return &Error{"create", Name, err}
+		return &Error{"create", w.name, err}
 	}
 	if _, err = pwrite(fd, text, 0); err == nil {
-		if err = unix.Renameat(w.dir, Name, w.dir, OldName); err == nil || err == unix.ENOENT {
-			err = unix.Renameat(w.dir, temp, w.dir, Name)
+		if w.name == Name {
+			err = unix.Renameat(w.dir, Name, w.dir, OldName)
+		}
+		if err == nil || err == unix.ENOENT {
+			err = unix.Renameat(w.dir, temp, w.dir, w.name)
 		}
 	}
 	if err != nil {
 		unix.Close(fd)
 		_ = unix.Unlinkat(w.dir, temp, 0)
-		return &Error{"create", Name, err}
+		return &Error{"create", w.name, err}
 	}
 	w.Close()
 	w.fd, w.size = fd, int64(len(text))

@@ -44,6 +44,7 @@ type Container struct {
 	events      []lifecycle.Event // not told to the machine yet
 	settling    []lifecycle.Event // being told; the room of both is used again
 	settleLater func()            // settle, made once
+	stepping    bool              // and that is noted
 	timer       loop.Timer
 
 	parent  parent  // the caller's pipes
@@ -298,27 +299,37 @@ func (c *Container) tell(ev lifecycle.Event) {
 // settle steps the machine through what has happened, in the order that it owes
 // to the container: an exit before a deadline.
 func (c *Container) settle() {
+	nested := c.beginSteps()
 	for len(c.events) > 0 {
 		batch := c.events
 		c.events, c.settling = c.settling[:0], batch
 		lifecycle.Order(batch)
 		for _, ev := range batch {
+			if c.isWithdrawn(ev) {
+				continue
+			}
 			c.look(ev.Kind)
 			c.step(ev)
 		}
 	}
+	c.endSteps(nested)
 }
 
 func (c *Container) step(ev lifecycle.Event) {
+	nested := c.beginSteps()
 	// They are the machine's until its next step, which an effect never takes.
 	for _, e := range c.take(ev) {
 		c.perform(e)
 	}
 	c.awaitStart()
+	c.endSteps(nested)
 }
 
 // take steps the machine, and keeps it in the journal.
 func (c *Container) take(ev lifecycle.Event) (effects []lifecycle.Effect) {
+	if c.memo.Beside() {
+		c.join()
+	}
 	now := loop.Now()
 	if c.journal == nil {
 		effects = c.machine.Step(now, ev)

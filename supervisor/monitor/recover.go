@@ -438,12 +438,18 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	c := &Container{s: s, o: o, notes: n, env: childEnvironment(), dir: dir}
 	c.prepare()
 	c.parent.none()
+	// What was done while the predecessor did not answer: others have seen to it.
+	if _, _, err := journal.Join(dir.FD()); err != nil {
+		n.warn("container " + o.ID + ": " + err.Error())
+	}
 	if c.journal, c.machine, err = journal.Resume(dir.FD()); err != nil {
 		return nil, err
 	}
 	if c.memo, err = recovery.OpenNotes(dir.FD()); err != nil {
 		return nil, errors.New("read its notes: " + err.Error())
 	}
+	c.memo.SetBeside(false)
+	c.memo.SetStepping(false)
 	c.memo.NextGeneration()
 	c.awake(same)
 	s.containers = append(s.containers, c)

@@ -95,6 +95,11 @@ func (s *server) watch(k *caller) error {
 
 // Ready reads a request, or the end of the caller.
 func (k *caller) Ready(uint32) {
+	if c := k.s.c; c.memo.Beside() {
+		nested := c.beginSteps()
+		c.join()
+		c.endSteps(nested)
+	}
 	packet := k.s.packet[:]
 	n, err := unix.Read(k.fd, packet)
 	switch {

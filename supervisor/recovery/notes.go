@@ -67,6 +67,9 @@ type page struct {
 	sleepsLost uint64 // how many have died in their sleep
 
 	pipes [3]uint64 // inodes of stdin, stdout, stderr; 0: see Pipe
+
+	stepping uint64 // 1: the supervisor is about to step its machine, or to do what that asked for
+	beside   uint64 // 1: somebody steps a fork of its journal, since it does not answer
 }
 
 // How many of each are remembered.
@@ -234,6 +237,26 @@ func (n *Notes) LoseSleep() {
 
 // SleepsLost is how many have.
 func (n *Notes) SleepsLost() uint64 { return n.get(func(p *page) *uint64 { return &p.sleepsLost }) }
+
+// --- one that does not answer
+
+// SetStepping notes that the supervisor begins to step its machine, or has ended.
+// Who finds that it does not, after SetBeside(true), knows that it will see that
+// before it steps its machine again: both are stores and loads in one order
+// (sync/atomic).
+func (n *Notes) SetStepping(on bool) {
+	n.set(func(p *page) *uint64 { return &p.stepping }, bit(on))
+}
+
+// Stepping tells whether it does.
+func (n *Notes) Stepping() bool { return n.get(func(p *page) *uint64 { return &p.stepping }) != 0 }
+
+// SetBeside notes that somebody else steps a fork of the supervisor's journal
+// (journal.Fork), or that the supervisor has joined it.
+func (n *Notes) SetBeside(on bool) { n.set(func(p *page) *uint64 { return &p.beside }, bit(on)) }
+
+// Beside tells whether somebody does, or has.
+func (n *Notes) Beside() bool { return n.get(func(p *page) *uint64 { return &p.beside }) != 0 }
 
 // --- the container
 
