@@ -11,6 +11,7 @@ import (
 
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/journal"
@@ -41,6 +42,7 @@ type alone struct {
 	self    lifecycle.RequestID
 	waiting int               // the descriptor that says so; -1 while it does not wait
 	asked   lifecycle.Instant // when the request was made
+	limit   lifecycle.Instant // until when it is waited for
 	answer  *lifecycle.Effect // its reply
 	killing span              // how long it has been killed, in vain
 	defers  lifecycle.Instant // since when it leaves it to others to tell of the end; 0: it does not
@@ -83,7 +85,10 @@ func (c *call) askMachine(dir *statedir.Dir, id string, b *beside, ev lifecycle.
 	}
 	defer a.leave()
 	ev.Request = a.self
-	a.asked = now()
+	a.asked, a.limit = now(), lifecycle.Never
+	if ev.Kind == lifecycle.SignalRequest && ev.Signal != signals.KILL {
+		a.limit = a.asked.After(lifecycle.Duration(patience))
+	}
 	a.step(ev)
 	if err := a.wait(); err != nil {
 		return control.Reply{}, err
@@ -233,6 +238,10 @@ func (a *alone) leave() {
 func (a *alone) catchUp() {
 	if a.isOver() || a.beside != nil && a.machine.Exited() {
 		return
+	}
+	if a.beside != nil && !a.machine.Created() {
+		// The supervisor was stuck before it could say so: there is an init.
+		a.step(lifecycle.Event{Kind: lifecycle.CreateDone})
 	}
 	if a.hasExited() {
 		a.initExited()
@@ -497,7 +506,10 @@ func (a *alone) wait() error {
 			_ = a.beginToWait()
 			// What happened before the watch began is seen by one more round.
 		} else {
-			due := a.machine.Armed()
+			due := min(a.machine.Armed(), a.limit)
+			if now() >= a.limit {
+				return errors.New("it was not delivered for " + patience.String() + ": it waits for a start that does not end, or for a thaw")
+			}
 			if !a.hasExited() && a.killing.isTooLong(a.machine.State() == lifecycle.Killing) {
 				return &undying{a.container.Init.Pid}
 			}
