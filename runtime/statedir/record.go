@@ -12,8 +12,8 @@ import (
 	"gracerun.io/signals"
 )
 
-// recordFile is the name of the record in the state directory.
-const recordFile = "container"
+// RecordName is the name of the record in the state directory.
+const RecordName = "container"
 
 // recordVersion stands in the first line. A reader that meets another refuses
 // the record: half understood, it could signal the wrong process.
@@ -54,7 +54,7 @@ type Exit struct {
 // ReadRecord reads the record of the container. A directory without one belongs
 // to a create that is under way or died: the error then wraps unix.ENOENT.
 func (d *Dir) ReadRecord() (*Record, error) {
-	data, err := d.ReadFile(recordFile)
+	data, err := d.ReadFile(RecordName)
 	if err != nil {
 		return nil, err
 	}
@@ -63,19 +63,19 @@ func (d *Dir) ReadRecord() (*Record, error) {
 		err = errors.New("is of container " + strconv.Quote(r.ID))
 	}
 	if err != nil {
-		return nil, &Error{"read", d.path + "/" + recordFile, err}
+		return nil, &Error{"read", d.path + "/" + RecordName, err}
 	}
 	return r, nil
 }
 
 // WriteRecord replaces the record of the container.
 func (d *Dir) WriteRecord(r *Record) error {
-	return d.WriteFile(recordFile, []byte(r.String()))
+	return d.WriteFile(RecordName, []byte(r.String()))
 }
 
 // HasRecord tells, without reading it, whether the record was written.
 func (d *Dir) HasRecord() bool {
-	return unix.Faccessat(d.fd, recordFile, unix.F_OK, 0) == nil
+	return unix.Faccessat(d.fd, RecordName, unix.F_OK, 0) == nil
 }
 
 // String gives the record as ParseRecord reads it: a line "key=value" for each
