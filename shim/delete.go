@@ -8,6 +8,7 @@ import (
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
@@ -104,11 +105,21 @@ func (c *call) forget(dir *statedir.Dir, id string) {
 	err := journal.Lock(dir.FD())
 	if err == nil && !isRemoved(dir) { // else it was done for us, and the id may be another container's
 		c.removeScope(scopeOf(dir))
-		err = dir.Remove()
+		err = c.retire(dir)
 	}
 	if err != nil {
 		c.warn("remove what is left of container " + id + ": " + err.Error())
 	}
+}
+
+// retire removes the state directory of a container that is gone, and keeps its
+// journal. What the configuration file has wrong is no matter here.
+func (c *call) retire(dir *statedir.Dir) error {
+	warning, err := history.Retire(dir, c.settings().History)
+	if warning != nil {
+		c.warn(warning.Error())
+	}
+	return err
 }
 
 // isKnown tells whether the wrapped runtime knows the container. When it does

@@ -90,7 +90,7 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 		if adopted {
 			// Whoever made it will delete it without us.
 			if journal.Lock(dir.FD()) == nil {
-				_ = dir.Remove()
+				_ = c.retire(dir)
 			}
 		}
 		if err == errUnknown {

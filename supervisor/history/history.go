@@ -38,13 +38,19 @@ const Dir = ".ended"
 // kept are the files that tell the story of a container.
 var kept = [...]string{statedir.RecordName, journal.Name, journal.OldName, NameFile}
 
-// Keep keeps what the state directory of a container tells. The caller removes the
-// directory afterwards; one that was killed in between can do both again. base is
-// the state base that the directory is in.
-func Keep(base string, dir *statedir.Dir, id string, l Limits) error {
+// Retire removes the state directory of a container, and keeps what it tells. That
+// it could not be kept is a warning; the directory is removed all the same. One
+// that dies in between leaves both to the next.
+func Retire(dir *statedir.Dir, l Limits) (warning, err error) {
+	return keep(dir, l), dir.Remove()
+}
+
+func keep(dir *statedir.Dir, l Limits) error {
 	if l.Containers <= 0 || l.Bytes <= 0 {
 		return nil
 	}
+	key, id := cutLast(dir.Path())
+	base, _ := cutLast(key)
 	top, err := openEnded(base, true)
 	if err != nil {
 		return errors.New("keep the journal of container " + id + ": " + err.Error())
@@ -72,6 +78,12 @@ func Keep(base string, dir *statedir.Dir, id string, l Limits) error {
 	}
 	prune(top, all, l)
 	return nil
+}
+
+// cutLast takes the last name off a path.
+func cutLast(path string) (above, name string) {
+	slash := strings.LastIndexByte(path, '/') // there is one: a state directory is BASE/KEY/ID
+	return path[:slash], path[slash+1:]
 }
 
 // entry is the name of a directory, taken apart.

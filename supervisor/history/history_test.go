@@ -37,10 +37,10 @@ func container(t *testing.T, root, id string, bytes int, annotations ...runtime.
 }
 
 // end keeps a container and removes it.
-func end(t *testing.T, base string, dir *statedir.Dir, id string, l Limits) {
+func end(t *testing.T, dir *statedir.Dir, l Limits) {
 	t.Helper()
-	if err := errors.Join(Keep(base, dir, id, l), dir.Remove()); err != nil {
-		t.Fatal(err)
+	if warning, err := Retire(dir, l); errors.Join(warning, err) != nil {
+		t.Fatal(warning, err)
 	}
 }
 
@@ -69,7 +69,7 @@ func TestKeepAndList(t *testing.T) {
 		t.Errorf("a base that is not there has %v, %v", all, err)
 	}
 	container(t, "", "lives", 10)
-	end(t, base, container(t, "", "ended", 10), "ended", plenty)
+	end(t, container(t, "", "ended", 10), plenty)
 	if there, gone := ids(t, base); fmt.Sprint(there, gone) != "[lives] [ended]" {
 		t.Errorf("%v are there, %v gone", there, gone)
 	}
@@ -84,24 +84,24 @@ func TestKeepAndList(t *testing.T) {
 
 func TestNothingIsKeptWithoutLimits(t *testing.T) {
 	base := base(t)
-	end(t, base, container(t, "", "a", 10), "a", Limits{})
+	end(t, container(t, "", "a", 10), Limits{})
 	if _, err := os.Stat(filepath.Join(base, Dir)); !os.IsNotExist(err) {
 		t.Error(err)
 	}
 }
 
-// Whoever died between Keep and Remove leaves both to the next one.
+// Whoever died between the two leaves both to the next one.
 func TestKeepTwice(t *testing.T) {
 	base := base(t)
 	dir := container(t, "", "a", 10)
-	if err := Keep(base, dir, "a", plenty); err != nil {
+	if err := keep(dir, plenty); err != nil {
 		t.Fatal(err)
 	}
-	end(t, base, dir, "a", plenty)
+	end(t, dir, plenty)
 	if _, gone := ids(t, base); len(gone) != 1 {
 		t.Errorf("%v are kept", gone)
 	}
-	end(t, base, container(t, "", "a", 10), "a", plenty) // a new one of the same id
+	end(t, container(t, "", "a", 10), plenty) // a new one of the same id
 	if _, gone := ids(t, base); len(gone) != 2 {
 		t.Errorf("%v are kept", gone)
 	}
@@ -113,12 +113,12 @@ func TestOldestGoFirst(t *testing.T) {
 			base := base(t)
 			for i := range 10 {
 				id := fmt.Sprint("c", i)
-				end(t, base, container(t, "", id, 900), id, l)
+				end(t, container(t, "", id, 900), l)
 			}
 			if _, gone := ids(t, base); len(gone) != 3 || gone[2] != "c9" {
 				t.Errorf("%v are kept", gone)
 			}
-			end(t, base, container(t, "", "large", 10000), "large", l)
+			end(t, container(t, "", "large", 10000), l)
 			if _, gone := ids(t, base); gone[len(gone)-1] != "large" {
 				t.Errorf("%v are kept: the newest is not", gone)
 			}
@@ -135,8 +135,8 @@ func TestStrangersInTheDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	end(t, base, container(t, "", "a", 10), "a", Limits{Containers: 1, Bytes: 1 << 20})
-	end(t, base, container(t, "", "b", 10), "b", Limits{Containers: 1, Bytes: 1 << 20})
+	end(t, container(t, "", "a", 10), Limits{Containers: 1, Bytes: 1 << 20})
+	end(t, container(t, "", "b", 10), Limits{Containers: 1, Bytes: 1 << 20})
 	if _, gone := ids(t, base); fmt.Sprint(gone) != "[b]" {
 		t.Errorf("%v are kept", gone)
 	}
@@ -153,9 +153,9 @@ func TestFind(t *testing.T) {
 			{Key: "io.kubernetes.container.name", Value: name}, {Key: "io.kubernetes.pod.name", Value: pod}, {Key: "io.kubernetes.pod.namespace", Value: namespace},
 		}
 	}
-	end(t, base, container(t, "", "aaaa1111", 10, pod("prod", "db-0", "postgres")...), "aaaa1111", plenty)
-	end(t, base, container(t, "", "aaaa2222", 10, pod("prod", "db-0", "postgres")...), "aaaa2222", plenty)
-	end(t, base, container(t, "", "bbbb1111", 10), "bbbb1111", plenty)
+	end(t, container(t, "", "aaaa1111", 10, pod("prod", "db-0", "postgres")...), plenty)
+	end(t, container(t, "", "aaaa2222", 10, pod("prod", "db-0", "postgres")...), plenty)
+	end(t, container(t, "", "bbbb1111", 10), plenty)
 	container(t, "", "cccc1111", 10, pod("test", "db-0", "postgres")...)
 	named := container(t, "", "dddd1111", 10)
 	if err := named.WriteFile(NameFile, []byte("web\n")); err != nil {
@@ -163,8 +163,8 @@ func TestFind(t *testing.T) {
 	}
 	container(t, "/r1", "twice", 10)
 	container(t, "/r2", "twice", 10)
-	end(t, base, container(t, "/r1", "was", 10), "was", plenty)
-	end(t, base, container(t, "/r2", "was", 10), "was", plenty)
+	end(t, container(t, "/r1", "was", 10), plenty)
+	end(t, container(t, "/r2", "was", 10), plenty)
 	all, err := List(base)
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
@@ -174,6 +175,11 @@ func (c *Container) openState() {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error())
 	}
 	c.writeRecord()
+	if c.o.Name != "" {
+		if err := dir.WriteFile(history.NameFile, []byte(c.o.Name+"\n")); err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": it is not found by its name")
+		}
+	}
 }
 
 // takeOver replaces a state directory that nobody needs any more: its supervisor
@@ -195,9 +201,7 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 		}
 		// It has recorded its exit, and waits for its exit command. That may wait in
 		// turn for whoever makes the container anew, as `podman restart` does.
-		if err := old.Remove(); err != nil {
-			return nil, err
-		}
+		c.retire(old)
 		return statedir.Create(c.record.RuntimeRoot, c.o.ID)
 	}
 	// What its supervisor had promised is done first, by the successor that the
@@ -222,9 +226,7 @@ func (c *Container) takeOver() (*statedir.Dir, error) {
 	case err != nil && unix.Fstat(old.FD(), &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) < settling:
 		return nil, runtime.ErrExist // its owner has just made it
 	}
-	if err := old.Remove(); err != nil {
-		return nil, err
-	}
+	c.retire(old)
 	return statedir.Create(c.record.RuntimeRoot, c.o.ID)
 }
 

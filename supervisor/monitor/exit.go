@@ -11,9 +11,11 @@ import (
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/recovery"
+	"gracerun.io/supervisor/settings"
 )
 
 // timedOutMessage is what CRI-O compares with.
@@ -274,13 +276,22 @@ func (c *Container) finish() {
 	})
 }
 
+// retire removes a state directory of the container, and keeps the journal in it.
+func (c *Container) retire(dir *statedir.Dir) {
+	node, _ := settings.Load()
+	warning, err := history.Retire(dir, node.History)
+	for _, err := range [...]error{warning, err} {
+		if err != nil {
+			c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		}
+	}
+}
+
 func (c *Container) closeState() {
 	if c.keep {
 		recovery.Finish(c.dir.FD())
 	} else {
-		if err := c.dir.Remove(); err != nil {
-			c.notes.warn("container " + c.o.ID + ": " + err.Error())
-		}
+		c.retire(c.dir)
 	}
 	if c.journal != nil {
 		c.journal.Close()

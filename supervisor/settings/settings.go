@@ -18,6 +18,7 @@ import (
 
 	"gracerun.io/internal/wholefile"
 	"gracerun.io/signals"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/lifecycle"
 )
 
@@ -47,6 +48,9 @@ type Settings struct {
 	Heard    []string
 	Policies []lifecycle.Policy
 	MaxGrace time.Duration
+
+	// History limits what is kept of containers that are gone.
+	History history.Limits
 
 	// FaultsByAnnotation: a container's annotation may carry a fault plan. Else
 	// plans come from the environment only.
@@ -79,6 +83,7 @@ func Defaults() *Settings {
 		Heard:    slices.Clone(annotations[:]),
 		Policies: []lifecycle.Policy{lifecycle.Observe, lifecycle.Enforce},
 		MaxGrace: 24 * time.Hour,
+		History:  history.Limits{Containers: 200, Bytes: 8 << 20},
 	}
 }
 
@@ -116,6 +121,10 @@ func Load() (*Settings, error) {
 //	policies  = ["observe"]
 //	max-grace = "24h"
 //
+//	[history]
+//	containers = "200"
+//	bytes      = "8M"
+//
 //	[systemd]
 //	scope = "warn"
 func Parse(text string) (*Settings, error) {
@@ -152,10 +161,10 @@ func Parse(text string) (*Settings, error) {
 func (s *Settings) set(name string, e entry) error {
 	if e.table {
 		switch e.key {
-		case "stop", "annotations", "systemd":
+		case "stop", "annotations", "history", "systemd":
 			return nil
 		}
-		return errors.New("unknown table " + name + ": want [stop], [annotations] or [systemd]")
+		return errors.New("unknown table " + name + ": want [stop], [annotations], [history] or [systemd]")
 	}
 	var err error
 	wantsList := false
@@ -174,11 +183,15 @@ func (s *Settings) set(name string, e entry) error {
 		wantsList, err = true, s.setPolicies(e.list)
 	case "annotations.max-grace":
 		err = into(&s.MaxGrace, e.text, ParseGrace)
+	case "history.containers":
+		err = into(&s.History.Containers, e.text, parseNumber)
+	case "history.bytes":
+		err = into(&s.History.Bytes, e.text, parseBytes)
 	case "systemd.scope":
 		err = into(&s.Scope, e.text, parseScope)
 	default:
 		return errors.New("unknown key " + name + ": want runtime, faults, stop.grace, stop.policy, " +
-			"annotations.allowed, annotations.policies, annotations.max-grace or systemd.scope")
+			"annotations.allowed, annotations.policies, annotations.max-grace, history.containers, history.bytes or systemd.scope")
 	}
 	switch {
 	case wantsList && !e.isList:
@@ -239,4 +252,33 @@ func parseScope(text string) (Scope, error) {
 		}
 	}
 	return 0, errors.New("want " + scopeNames[0] + ", " + scopeNames[1] + " or " + scopeNames[2])
+}
+
+func parseNumber(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, errors.New("want a number, such as 200, or 0 for none")
+	}
+	return n, nil
+}
+
+// parseBytes reads a size as systemd writes sizes: bytes, or with K, M or G for
+// powers of 1024 (systemd.syntax(7)).
+func parseBytes(text string) (int64, error) {
+	number, unit := text, int64(1)
+	if n := len(text); n > 0 {
+		switch text[n-1] {
+		case 'K':
+			number, unit = text[:n-1], 1<<10
+		case 'M':
+			number, unit = text[:n-1], 1<<20
+		case 'G':
+			number, unit = text[:n-1], 1<<30
+		}
+	}
+	n, err := strconv.ParseUint(number, 10, 63)
+	if err != nil || int64(n) > (1<<62)/unit {
+		return 0, errors.New("want bytes, such as 8M, 512K or 0 for none")
+	}
+	return int64(n) * unit, nil
 }
