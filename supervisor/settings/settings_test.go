@@ -10,17 +10,19 @@ import (
 
 	"gracerun.io/runtime"
 	"gracerun.io/signals"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/lifecycle"
 )
 
 func TestParse(t *testing.T) {
 	text := "# comment\r\n runtime = \"/usr/bin/crun\"  # another\nfaults = \"annotations\"\n\n[stop]\ngrace='1m30s'\npolicy = \"enforce\"\n\n" +
-		"[annotations]\nallowed = [ \"io.gracerun.grace\", 'io.gracerun.policy' , ] # two\npolicies = []\nmax-grace = \"90\"\n[ systemd ]\nscope = \"require\""
+		"[annotations]\nallowed = [ \"io.gracerun.grace\", 'io.gracerun.policy' , ] # two\npolicies = []\nmax-grace = \"90\"\n[history]\ncontainers = \"3\"\nbytes = \"512K\"\n[ systemd ]\nscope = \"require\""
 	got, err := Parse(text)
 	want := &Settings{
 		Runtime: "/usr/bin/crun", Scope: RequireScope, FaultsByAnnotation: true,
 		Stop:  Stop{Signal: signals.TERM, Grace: 90 * time.Second, Policy: lifecycle.Enforce},
 		Heard: []string{graceAnnotation, policyAnnotation}, MaxGrace: 90 * time.Second,
+		History: history.Limits{Containers: 3, Bytes: 512 << 10},
 	}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
@@ -57,7 +59,7 @@ func TestDocumentedSettings(t *testing.T) {
 		if !reflect.DeepEqual(got, Defaults()) {
 			t.Errorf("the document has %+v, without a file it is %+v", got, Defaults())
 		}
-		for _, key := range []string{"faults", "grace", "policy", "allowed", "policies", "max-grace", "scope"} {
+		for _, key := range []string{"faults", "grace", "policy", "allowed", "policies", "max-grace", "containers", "bytes", "scope"} {
 			if !strings.Contains(text, "\n"+key+" ") {
 				t.Errorf("key %s is not shown in\n%s", key, text)
 			}
@@ -68,25 +70,28 @@ func TestDocumentedSettings(t *testing.T) {
 // What is TOML but not of the part that is read is refused, with its line and key.
 func TestParseRefuses(t *testing.T) {
 	for text, want := range map[string]string{
-		"runtime":                          "1: want key",
-		"\nruntime = crun":                 "2: runtime: want a text in quotes",
-		"runtime = \"a":                    "1: runtime: want a text",
-		"runtime = \"a\" b":                "1: runtime: want a text",
-		"runtime = \"\"\"a\"\"\"":          "1: runtime: want a text",
-		"runtime = '''a'''":                "1: runtime: want a text",
-		`runtime = "\u0041"`:               "1: runtime: want a text",
-		"runtime = [\"a\"]":                "1: runtime: want one text in quotes, not a list",
-		"runtime = \"a\"\nruntime = \"b\"": "2: runtime is there twice",
-		"[stop]\n[stop]":                   "2: [stop] is there twice",
-		"[stop":                            "1: want [table]",
-		"[[stop]]":                         "1: want [table]",
-		"[other]":                          "1: unknown table",
-		"grace = \"1s\"":                   "1: unknown key grace",
-		"[stop]\nruntime = \"x\"":          "2: unknown key stop.runtime",
-		"[stop]\ngrace = \"-3s\"":          `2: stop.grace="-3s": want seconds ("30")`,
-		"[stop]\npolicy = \"strict\"":      `2: stop.policy="strict": unknown policy "strict": want observe`,
-		"[systemd]\nscope = \"strict\"":    `2: systemd.scope="strict": want warn, require or ignore`,
-		"faults = \"yes\"":                 `1: faults="yes": want environment or annotations`,
+		"runtime":                            "1: want key",
+		"[history]\ncontainers = \"-1\"":     `2: history.containers="-1": want a number`,
+		"[history]\nbytes = \"8 MiB\"":       `2: history.bytes="8 MiB": want bytes`,
+		"[history]\nbytes = \"9000000000G\"": `2: history.bytes="9000000000G": want bytes`,
+		"\nruntime = crun":                   "2: runtime: want a text in quotes",
+		"runtime = \"a":                      "1: runtime: want a text",
+		"runtime = \"a\" b":                  "1: runtime: want a text",
+		"runtime = \"\"\"a\"\"\"":            "1: runtime: want a text",
+		"runtime = '''a'''":                  "1: runtime: want a text",
+		`runtime = "\u0041"`:                 "1: runtime: want a text",
+		"runtime = [\"a\"]":                  "1: runtime: want one text in quotes, not a list",
+		"runtime = \"a\"\nruntime = \"b\"":   "2: runtime is there twice",
+		"[stop]\n[stop]":                     "2: [stop] is there twice",
+		"[stop":                              "1: want [table]",
+		"[[stop]]":                           "1: want [table]",
+		"[other]":                            "1: unknown table",
+		"grace = \"1s\"":                     "1: unknown key grace",
+		"[stop]\nruntime = \"x\"":            "2: unknown key stop.runtime",
+		"[stop]\ngrace = \"-3s\"":            `2: stop.grace="-3s": want seconds ("30")`,
+		"[stop]\npolicy = \"strict\"":        `2: stop.policy="strict": unknown policy "strict": want observe`,
+		"[systemd]\nscope = \"strict\"":      `2: systemd.scope="strict": want warn, require or ignore`,
+		"faults = \"yes\"":                   `1: faults="yes": want environment or annotations`,
 		"[annotations]\nmax-grace = \"1\"\nallowed = \"io.gracerun.grace\"": `3: annotations.allowed: want a list`,
 		"[annotations]\nallowed = [\"io.gracerun.faults\"]":                 `2: annotations.allowed: unknown annotation "io.gracerun.faults": want io.gracerun.policy`,
 		"[annotations]\npolicies = [\"kind\"]":                              `2: annotations.policies: unknown policy "kind"`,
