@@ -8,38 +8,64 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
 
-// trace is `trace ID`: the container's journal as a text, each step with the time
-// since the first one, the state it led to and what was done.
+// meant gives the container that a text of the command line means: an id under the
+// runtime's root, or any container of gracerun's, there or gone, by id, name or
+// the beginning of its id.
+func (c *call) meant(text string) (*history.Container, error) {
+	if dir, err := c.open(text); err == nil {
+		defer dir.Close()
+		if container, ok := history.Read(dir.Path()); ok {
+			return &container, nil
+		}
+	}
+	base, err := statedir.Base()
+	if err != nil {
+		return nil, err
+	}
+	all, err := history.List(base)
+	if err != nil {
+		return nil, err
+	}
+	return history.Find(all, text)
+}
+
+// trace is `trace CONTAINER`: the container's journal as a text, each step with
+// its time, the time since the first one, the state it led to and what was done.
 func (c *call) trace() int {
 	args, ok := c.scan(nil)
 	if !ok || len(args) != 1 {
 		return c.misused()
 	}
-	dir, err := c.open(args[0])
+	container, err := c.meant(args[0])
+	var j *journal.Journal
+	if err == nil {
+		j, err = container.Journal()
+	}
 	if err != nil {
 		return c.fail(errors.New("trace of container " + args[0] + ": " + err.Error()))
 	}
-	records, err := readJournal(dir)
-	if err != nil {
-		return c.fail(errors.New("trace of container " + args[0] + ": " + err.Error()))
+	out := append([]byte("container "), strings.Join(append([]string{container.ID}, container.Called()...), " ")...)
+	if container.Gone {
+		out = append(out, ", deleted"...)
 	}
-	var out []byte
-	for i, r := range records {
-		out = appendSeconds(out, r.At-records[0].At)
+	out = append(out, '\n')
+	for i, r := range j.Records {
+		out = container.Wall(j, r.At).UTC().AppendFormat(out, "2006-01-02T15:04:05.000Z")
+		out = appendSeconds(out, r.At-j.Records[0].At)
 		out = append(out, "  "...)
-		if i == 0 || r.State != records[i-1].State {
+		if i == 0 || r.State != j.Records[i-1].State {
 			out = append(append(append(out, '['), r.State...), "] "...)
 		}
 		out = append(out, r.Event...)
 		for _, effect := range r.Effects {
-			out = append(append(out, "\n"+strings.Repeat(" ", 14)+"-> "...), effect...)
+			out = append(append(out, "\n"+strings.Repeat(" ", 38)+"-> "...), effect...)
 		}
 		out = append(out, '\n')
 	}
@@ -99,49 +125,94 @@ func (c *call) events() int {
 	if len(args) != 1 {
 		return c.misused()
 	}
-	dir, err := c.open(args[0])
+	container, err := c.meant(args[0])
+	if err == nil && container.Gone {
+		err = c.pastEvents(container)
+	} else if err == nil {
+		err = c.follow(container)
+	}
 	if err != nil {
 		return c.fail(errors.New("events of container " + args[0] + ": " + err.Error()))
 	}
+	return 0
+}
+
+// pastEvents prints the events of a container that is gone.
+func (c *call) pastEvents(container *history.Container) error {
+	j, err := container.Journal()
+	if err != nil {
+		return err
+	}
+	var out []byte
+	for i := range j.Records {
+		out = appendEvents(out, container.ID, container.Wall(j, j.Records[i].At), &j.Records[i])
+	}
+	write(1, appendEnd(out, container, j))
+	return nil
+}
+
+// follow prints the events of a container until its end.
+func (c *call) follow(container *history.Container) error {
+	dir, err := statedir.OpenPath(container.Path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	watch, err := watchDir(dir)
 	if err != nil {
-		return c.fail(errors.New("events of container " + args[0] + ": " + err.Error()))
+		return err
 	}
 	defer unix.Close(watch)
 	ended := -1 // a descriptor that becomes readable when nobody else records the end
-	if container, err := c.container(dir, args[0]); err == nil {
-		if pidfd, err := process.OpenVerified(container.Init); err == nil {
+	if known, err := c.container(dir, container.ID); err == nil {
+		if pidfd, err := process.OpenVerified(known.Init); err == nil {
 			defer pidfd.Close()
 			ended = int(pidfd)
 		}
 	}
-	boot := time.Now().Add(-time.Duration(now()))
 	var f follower
 	for {
 		records, err := readJournal(dir)
 		if err != nil {
-			if _, e := c.open(args[0]); e == runtime.ErrNotExist {
-				return 0 // deleted
+			if !isRemoved(dir) {
+				return err
 			}
-			return c.fail(errors.New("events of container " + args[0] + ": " + err.Error()))
+			gone, err := c.meant(container.ID)
+			if err != nil || !gone.Gone {
+				return nil // it was not kept
+			}
+			j, err := gone.Journal()
+			if err != nil {
+				return err
+			}
+			var out []byte
+			for _, r := range f.fresh(j.Records) {
+				out = appendEvents(out, gone.ID, gone.Wall(j, r.At), &r)
+			}
+			write(1, appendEnd(out, gone, j))
+			return nil
 		}
+		j := &journal.Journal{Records: records}
 		var out []byte
 		over := false
 		for _, r := range f.fresh(records) {
-			out = appendEvents(out, args[0], boot.Add(time.Duration(r.At)), &r)
+			out = appendEvents(out, container.ID, container.Wall(j, r.At), &r)
 			over = r.State == lifecycle.Stopped.String() || r.State == lifecycle.Failed.String()
+		}
+		if over {
+			out = appendEnd(out, container, j)
 		}
 		write(1, out)
 		if over {
-			return 0
+			return nil
 		}
 		exited, err := await(watch, ended)
 		if err != nil {
-			return c.fail(err)
+			return err
 		}
 		if exited {
 			ended = -1
-			c.noteExit(dir, args[0])
+			c.noteExit(dir, container.ID)
 		}
 	}
 }
@@ -217,6 +288,28 @@ func appendEvents(b []byte, id string, at time.Time, r *journal.Record) []byte {
 	for _, effect := range r.Effects {
 		if words := strings.Fields(effect); words[0] == lifecycle.Violation.String() {
 			b = appendEvent(b, id, at, words[0], words[1:])
+		}
+	}
+	return b
+}
+
+// appendEnd writes the last line: how the container ended, why, and how much of
+// its grace period was left.
+func appendEnd(b []byte, container *history.Container, j *journal.Journal) []byte {
+	for i := len(j.Records) - 1; i >= 0; i-- {
+		r := &j.Records[i]
+		for _, effect := range r.Effects {
+			words := strings.Fields(effect)
+			if words[0] != lifecycle.RecordExit.String() || len(words) < 3 {
+				continue
+			}
+			words = []string{"status=" + words[1], "reason=" + words[2]}
+			if stops := history.Stops(j); len(stops) > 0 {
+				if left, ok := stops[len(stops)-1].Margin(); ok {
+					words = append(words, "margin="+left.String())
+				}
+			}
+			return appendEvent(b, container.ID, container.Wall(j, r.At), "ended", words)
 		}
 	}
 	return b

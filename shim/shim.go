@@ -63,6 +63,8 @@ func Main(argv []string) int {
 		return c.trace()
 	case "events":
 		return c.events()
+	case "list":
+		return c.list()
 	case "features":
 		return c.features()
 	case versionCommand:

@@ -45,7 +45,7 @@ func scripts() map[string]string {
 }
 
 // The commands of the wrapped runtimes that gracerun only hands on.
-var handedOn = []string{"checkpoint", "exec", "list", "ps", "restore", "spec", "update"}
+var handedOn = []string{"checkpoint", "exec", "ps", "restore", "spec", "update"}
 
 // containers lists the IDs that gracerun knows, one a line, in any shell.
 const containers = `for d in "${GRACERUN_STATE_DIR:-/run/gracerun}"/*/*/; do [ -d "$d" ] && basename "$d"; done 2>/dev/null`

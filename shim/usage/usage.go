@@ -71,6 +71,12 @@ var Commands = []Command{
 			{Name: "all", Short: "a", Text: "send the signal to every process of the container"},
 			{Name: "force", Text: "send the signal where the policy would hold it"},
 		}},
+	{Name: "list", Summary: "list the containers of the wrapped runtime, or the last stops of this node", Wrapped: true,
+		Text: "With --stops: the stops of the containers that gracerun and gracemon know, present and deleted, the last one\nat the end: how long each took, how much of its grace period that was, and how it ended.",
+		Options: []Option{
+			{Name: "stops", Text: "list stops"},
+			{Name: "format", Short: "f", Value: "FORMAT", Default: "table", Text: "table or json"},
+		}},
 	{Name: "pause", Arguments: "CONTAINER", Summary: "freeze all processes of a container", Wrapped: true},
 	{Name: "resume", Arguments: "CONTAINER", Summary: "thaw a paused container", Wrapped: true},
 	{Name: "run", Arguments: "CONTAINER", Summary: "create and start a container", Wrapped: true,
@@ -84,7 +90,7 @@ var Commands = []Command{
 			{Name: "timeout", Short: "t", Value: "GRACE", Default: "the container's grace period", Text: "the grace period, as 30s, 2m or a number of seconds"},
 		}},
 	{Name: "trace", Arguments: "CONTAINER", Summary: "print the journal of a container's supervisor",
-		Text: "`gracelab trace` draws it."},
+		Text: "CONTAINER is an id, the beginning of one, the manager's name, or [[NAMESPACE/]POD/]CONTAINER. Journals of deleted\ncontainers are kept for a while (history in gracerun.toml(5)). `gracelab trace` draws a journal."},
 }
 
 // Find gives the command of that name, nil if there is none.
@@ -153,7 +159,7 @@ func Overview() string {
 	for i := range Commands {
 		pad(&b, "  "+Commands[i].Name, 14, Commands[i].Summary)
 	}
-	b.WriteString("\nAny other command (exec, list, ps, update, checkpoint, ...) is the wrapped runtime's.\n\nGlobal options:\n")
+	b.WriteString("\nAny other command (exec, ps, update, checkpoint, ...) is the wrapped runtime's.\n\nGlobal options:\n")
 	for _, o := range Globals {
 		o.write(&b)
 	}

@@ -71,6 +71,13 @@ func List(base string) ([]Container, error) {
 	return all, nil
 }
 
+// Read reads what there is of the container with that directory, BASE/KEY/ID. ok is
+// false if there is no such directory.
+func Read(path string) (c Container, ok bool) {
+	_, id := cutLast(path)
+	return read(path, id)
+}
+
 // read reads what there is of a container. ok is false if it was removed meanwhile.
 func read(path, id string) (c Container, ok bool) {
 	c = Container{ID: id, Path: path}
