@@ -401,7 +401,10 @@ func (a *alone) deliver(e lifecycle.Effect) error {
 	if a.hasExited() {
 		return unix.ESRCH
 	}
-	if e.Target == lifecycle.ToInit {
+	switch {
+	case e.Target == lifecycle.ToInit && e.Signal == signals.KILL:
+		return a.container.Cgroup.KillContainer(a.pidfd, a.container.Init.Pid)
+	case e.Target == lifecycle.ToInit:
 		return a.pidfd.Send(e.Signal)
 	}
 	if a.container.Cgroup.Dir == "" {

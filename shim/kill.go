@@ -67,11 +67,32 @@ func (c *call) kill() int {
 	case control.Delivered, control.Joined, control.Ended:
 		return 0
 	case control.NotRunning:
+		if sig == signals.KILL && c.killLeft(dir, id) {
+			return 0
+		}
 		return c.fail(runtime.ErrNotRunning)
 	case control.NotFound:
 		return c.fail(runtime.ErrNotExist)
 	}
 	return c.fail(errors.New("kill container " + id + " with " + sig.String() + ": " + explain(reply)))
+}
+
+// killLeft kills what has outlived the init of a container that has no pid namespace
+// of its own. It reports whether there was something to kill.
+func (c *call) killLeft(dir *statedir.Dir, id string) bool {
+	container, err := c.find(dir, id)
+	if err != nil {
+		return false
+	}
+	defer container.close()
+	if exited, err := container.hasExited(); err != nil || !exited {
+		return false
+	}
+	killed, err := container.Cgroup.KillLeft()
+	if err != nil {
+		c.warn("container " + id + ": kill what has outlived its init: " + err.Error())
+	}
+	return killed > 0
 }
 
 // killByRuntime has the wrapped runtime send the signal.

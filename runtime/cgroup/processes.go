@@ -233,6 +233,38 @@ func (c Cgroup) Kill() error {
 	return err
 }
 
+// KillContainer sends KILL to the init of the container that has the cgroup, and to
+// the other processes of the cgroup where they would outlive it: in a container
+// without a pid namespace of its own, whose init is not the first process of one. So
+// do runc (from 1.2 on) and gracerun-native. The error is that of the first call that
+// failed.
+func (c Cgroup) KillContainer(init process.Pidfd, pid int) error {
+	first, err := process.IsInit(pid)
+	shared := err == nil && !first && c.isOthers()
+	err = init.Send(signals.KILL)
+	if shared {
+		if e := c.Kill(); err == nil {
+			err = e
+		}
+	}
+	return err
+}
+
+// KillLeft kills what has outlived the container's init, and reports how many
+// processes that were.
+func (c Cgroup) KillLeft() (killed int, err error) {
+	if !c.isOthers() {
+		return 0, nil
+	}
+	return c.Signal(signals.KILL, 0)
+}
+
+// isOthers reports whether it is a cgroup, not the root of all and not one that the
+// caller is in as well.
+func (c Cgroup) isOthers() bool {
+	return c.Dir != "" && strings.Trim(c.below(), "/") != "" && !c.holds(unix.Getpid())
+}
+
 func exists(path string) bool { return unix.Faccessat(unix.AT_FDCWD, path, unix.F_OK, 0) == nil }
 
 func subdirectories(dir string) (names []string, err error) {

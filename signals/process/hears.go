@@ -60,6 +60,13 @@ func (d *Dispositions) Loses(sig signals.Signal) bool {
 	return d.Ignored.Has(sig) || d.IsInit()
 }
 
+// IsInit reports whether the process that has the number pid is PID 1 of its pid
+// namespace: whoever else is in there ends with it.
+func IsInit(pid int) (bool, error) {
+	d, err := readStatus(procPath(pid, "status"))
+	return d.IsInit(), err
+}
+
 // IsInit reports whether the process is PID 1 of its pid namespace.
 func (d *Dispositions) IsInit() bool {
 	return len(d.NSPids) > 0 && d.NSPids[len(d.NSPids)-1] == 1

@@ -133,6 +133,9 @@ func (c *Container) deliver(e lifecycle.Effect) int32 {
 		}
 		return errnoOf(err)
 	}
+	if e.Signal == signals.KILL {
+		return errnoOf(c.cgroup.KillContainer(c.init.pidfd, c.init.pid))
+	}
 	return errnoOf(c.init.pidfd.Send(e.Signal))
 }
 
