@@ -85,8 +85,8 @@ func (c *call) killLeft(dir *statedir.Dir, id string) bool {
 		return false
 	}
 	defer container.close()
-	if exited, err := container.hasExited(); err != nil || !exited {
-		return false
+	if exited, err := container.hasExited(); err != nil || !exited || container.Init.IsOfAnotherBoot() {
+		return false // the cgroup of that name is another's now
 	}
 	killed, err := container.Cgroup.KillLeft()
 	if err != nil {

@@ -3,8 +3,10 @@ package signalpath
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"gracerun.io/internal/testbed"
 )
@@ -73,6 +75,40 @@ func TestMakerIsAsked(t *testing.T) {
 			if err != nil || got.code == 7 || strings.Contains(got.stderr, "a stranger") {
 				t.Errorf("%s: %+v, %v", args[0], got, err)
 			}
+		}
+	})
+}
+
+// A state base that is not on a tmpfs outlives the boot, and numbers, start times and
+// inodes of processes come again: what was init before is not taken for one of now.
+func TestAfterAnotherBoot(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		if !strings.HasPrefix(p.name, "conmon") {
+			t.Skip("a gracemon does not outlive the boot")
+		}
+		c := start(t, p, testbed.Options{Workload: orderly, Grace: time.Minute})
+		path := filepath.Join(c.StateDir(), "runtime")
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boot := regexp.MustCompile(`boot=[0-9a-f]{8}`)
+		if !boot.Match(text) {
+			t.Fatalf("no boot in %s", text)
+		}
+		if err := os.WriteFile(path, boot.ReplaceAll(text, []byte("boot=01234567")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := call(t, c, gracerun(), "state", c.ID); !strings.Contains(got.stdout, `"status": "stopped"`) {
+			t.Errorf("state: %+v", got)
+		}
+		for _, sig := range []string{"0", "TERM", "KILL"} {
+			if got := call(t, c, gracerun(), "kill", c.ID, sig); got.code == 0 || !strings.Contains(got.stderr, "container not running") {
+				t.Errorf("kill %s: %+v", sig, got)
+			}
+		}
+		if exited, err := c.Init.Exited(); exited || err != nil {
+			t.Errorf("a process of this boot was killed (%v)", err)
 		}
 	})
 }

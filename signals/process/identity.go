@@ -10,19 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Identity tells a process from every other that ever had or will have its
-// number, since this boot and within one time namespace.
+// Identity tells a process from every other that ever had or will have its number.
+// What is written down may outlive the boot: numbers, start times and inodes begin
+// anew then, and come again.
 type Identity struct {
 	Pid int
 
 	// StartTime is field 22 of /proc/PID/stat, in clock ticks of 10 ms since boot.
 	// It is not enough by itself: within one tick a number can be given to another
-	// process. It decides only where there is no inode.
+	// process, and it is told in the reader's time namespace. It decides only where
+	// there is no inode, or where the boot is not known.
 	StartTime uint64
 
 	// PidfdInode is the inode number of the process's pidfds, unique since boot;
 	// 0 where the kernel does not give them their own (before Linux 6.9).
 	PidfdInode uint64
+
+	// Boot is that in which the process was made; zero in what an older version has
+	// written down.
+	Boot BootID
 }
 
 // Identify gives the identity of the process that has the number pid now. The
@@ -48,7 +54,7 @@ func (p Pidfd) Identity(pid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	return Identity{Pid: pid, StartTime: stat.StartTime, PidfdInode: inode}, nil
+	return Identity{Pid: pid, StartTime: stat.StartTime, PidfdInode: inode, Boot: ThisBoot()}, nil
 }
 
 // OpenVerified opens a pidfd for the process of that identity and no other. The
@@ -95,12 +101,16 @@ func (p Pidfd) verify(id Identity) error {
 	if id.PidfdInode == 0 && id.StartTime == 0 {
 		return &Error{Op: op, Err: errNoIdentity}
 	}
+	if id.IsOfAnotherBoot() {
+		return &Error{Op: op, Err: ErrReused}
+	}
 	inode, err := p.inode()
 	if err != nil {
 		return err
 	}
-	same := inode == id.PidfdInode
-	if id.PidfdInode == 0 || inode == 0 {
+	inodes := id.PidfdInode != 0 && inode != 0
+	same := !inodes || inode == id.PidfdInode
+	if !inodes || same && id.Boot == (BootID{}) && id.StartTime != 0 {
 		stat, err := p.Stat(id.Pid)
 		if err != nil {
 			return err
@@ -111,6 +121,12 @@ func (p Pidfd) verify(id Identity) error {
 		return &Error{Op: op, Err: ErrReused}
 	}
 	return nil
+}
+
+// IsOfAnotherBoot reports whether the process is known to have ended with the machine.
+func (id Identity) IsOfAnotherBoot() bool {
+	boot := ThisBoot()
+	return id.Boot != BootID{} && boot != BootID{} && id.Boot != boot
 }
 
 // inode gives the inode number of the pidfd, or 0 where all pidfds share one.
@@ -130,19 +146,33 @@ func (p Pidfd) inode() (uint64, error) {
 }
 
 // String gives the identity as ParseIdentity reads it:
-// "pid=12 start=3456 pidfd-inode=789".
+// "pid=12 start=3456 pidfd-inode=789 boot=5f2a5d5e-5d1c-4bb4-8a43-1d4fb2a8b1c4", the
+// last only if it is known.
 func (id Identity) String() string {
-	return "pid=" + strconv.Itoa(id.Pid) +
+	text := "pid=" + strconv.Itoa(id.Pid) +
 		" start=" + strconv.FormatUint(id.StartTime, 10) +
 		" pidfd-inode=" + strconv.FormatUint(id.PidfdInode, 10)
+	if id.Boot != (BootID{}) {
+		text += " boot=" + id.Boot.String()
+	}
+	return text
 }
 
 // ParseIdentity reads the text of String. The words may come in any order and on
-// lines of their own; each must be there once.
+// lines of their own; each must be there once, but for the boot, which older versions
+// do not write.
 func ParseIdentity(text string) (Identity, error) {
 	var pid, start, inode *uint64
+	var boot BootID
 	for _, word := range strings.Fields(text) {
 		key, digits, _ := strings.Cut(word, "=")
+		if key == "boot" && boot == (BootID{}) {
+			var err error
+			if boot, err = ParseBootID(digits); err != nil || boot == (BootID{}) {
+				return Identity{}, badIdentity("bad word " + strconv.Quote(word))
+			}
+			continue
+		}
 		var slot **uint64
 		switch key {
 		case "pid":
@@ -164,7 +194,7 @@ func ParseIdentity(text string) (Identity, error) {
 	if *pid == 0 || *pid > maxPid {
 		return Identity{}, badIdentity("no process has the number " + strconv.FormatUint(*pid, 10))
 	}
-	return Identity{Pid: int(*pid), StartTime: *start, PidfdInode: *inode}, nil
+	return Identity{Pid: int(*pid), StartTime: *start, PidfdInode: *inode, Boot: boot}, nil
 }
 
 // maxPid is the kernel's PID_MAX_LIMIT of 64-bit systems.

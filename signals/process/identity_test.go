@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -251,7 +252,50 @@ func TestIdentityText(t *testing.T) {
 	}
 }
 
+func TestIdentityTextWithBoot(t *testing.T) {
+	const boot = "5f2a5d5e-5d1c-4bb4-8a43-1d4fb2a8b1c4"
+	const text = "pid=12 start=3456 pidfd-inode=789 boot=" + boot
+	id, err := ParseIdentity(text)
+	if err != nil || id.String() != text || id.Boot.String() != boot {
+		t.Errorf("ParseIdentity(%q) = %v, %v", text, id, err)
+	}
+	for _, text := range []string{
+		text + " boot=" + boot, text[:len(text)-1], text + "0", strings.ReplaceAll(text, "-4bb4-", "4-bb4-"),
+		"pid=12 start=3456 pidfd-inode=789 boot=", "pid=12 start=3456 pidfd-inode=789 boot=00000000-0000-0000-0000-000000000000",
+	} {
+		if got, err := ParseIdentity(text); err == nil {
+			t.Errorf("ParseIdentity(%q) = %v, want an error", text, got)
+		}
+	}
+}
+
+// What was written down before the machine was booted again fits nobody, though number,
+// start time and inode may come again; and of what an older version has written down,
+// without the boot, the start time counts as well as the inode.
+func TestIdentityOfAnotherBoot(t *testing.T) {
+	c := startSleep(t)
+	id, err := Identify(c.pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if id.Boot == (BootID{}) {
+		t.Fatal("the boot is not known")
+	}
+	checkOpenVerified(t, id, nil)
+	other := id
+	other.Boot[0]++
+	checkOpenVerified(t, other, ErrReused)
+	other.PidfdInode = 0
+	checkOpenVerified(t, other, ErrReused)
+	old := id
+	old.Boot = BootID{}
+	checkOpenVerified(t, old, nil)
+	old.StartTime++
+	checkOpenVerified(t, old, ErrReused)
+}
+
 func FuzzParseIdentity(f *testing.F) {
+	f.Add("pid=1 start=1 pidfd-inode=1 boot=5f2a5d5e-5d1c-4bb4-8a43-1d4fb2a8b1c4")
 	f.Add("pid=12 start=3456 pidfd-inode=789")
 	f.Add("start=0\npid=4194304\npidfd-inode=18446744073709551615")
 	f.Add("pid=1 pid=1 start=1 pidfd-inode=")

@@ -1,6 +1,7 @@
 package recovery
 
 import (
+	"encoding/binary"
 	"errors"
 	"sync/atomic"
 	"unsafe"
@@ -65,6 +66,10 @@ type page struct {
 	asleep     uint64 // since that instant; 0: it is awake
 	patience   uint64 // how long it is to be idle before it sleeps; 0: the usual time
 	sleepsLost uint64 // how many have died in their sleep
+
+	// The boots of init, commandOwner and starter: zero in what an older version has
+	// written.
+	initBoot, ownerBoot, starterBoot [2]uint64
 
 	pipes [3]uint64 // inodes of stdin, stdout, stderr; 0: see Pipe
 
@@ -271,7 +276,7 @@ func (n *Notes) SetInit(id process.Identity, executed bool) {
 	if n == nil {
 		return
 	}
-	putIdentity(&n.p.init, id)
+	putIdentity(&n.p.init, &n.p.initBoot, id)
 	n.p.unexecuted[0] = 1
 	if executed {
 		n.p.unexecuted = [2]uint64{}
@@ -283,22 +288,29 @@ func (n *Notes) Init() (id process.Identity, executed bool) {
 	if n == nil {
 		return process.Identity{}, false
 	}
-	return getIdentity(&n.p.init), n.p.unexecuted == [2]uint64{} // another version notes a file here
+	return getIdentity(&n.p.init, &n.p.initBoot), n.p.unexecuted == [2]uint64{} // another version notes a file here
 }
 
-func putIdentity(words *[3]uint64, id process.Identity) {
+func putIdentity(words *[3]uint64, boot *[2]uint64, id process.Identity) {
 	atomic.StoreUint64(&words[0], 0)
+	for i := range boot {
+		atomic.StoreUint64(&boot[i], binary.NativeEndian.Uint64(id.Boot[8*i:]))
+	}
 	atomic.StoreUint64(&words[1], id.StartTime)
 	atomic.StoreUint64(&words[2], id.PidfdInode)
 	atomic.StoreUint64(&words[0], uint64(id.Pid)) // last: without it there is none
 }
 
-func getIdentity(words *[3]uint64) process.Identity {
+func getIdentity(words *[3]uint64, boot *[2]uint64) process.Identity {
 	pid := atomic.LoadUint64(&words[0])
 	if pid == 0 {
 		return process.Identity{}
 	}
-	return process.Identity{Pid: int(pid), StartTime: words[1], PidfdInode: words[2]}
+	id := process.Identity{Pid: int(pid), StartTime: words[1], PidfdInode: words[2]}
+	for i := range boot {
+		binary.NativeEndian.PutUint64(id.Boot[8*i:], boot[i])
+	}
+	return id
 }
 
 // --- its stdin (0), stdout (1) and stderr (2)
@@ -416,7 +428,7 @@ func (n *Notes) ClaimCommand(id process.Identity) bool {
 	if n == nil || !atomic.CompareAndSwapUint64(&n.p.command, 0, 1) {
 		return false
 	}
-	putIdentity(&n.p.commandOwner, id)
+	putIdentity(&n.p.commandOwner, &n.p.ownerBoot, id)
 	return true
 }
 
@@ -425,7 +437,7 @@ func (n *Notes) Command() (begun bool, owner process.Identity) {
 	if n == nil || atomic.LoadUint64(&n.p.command) == 0 {
 		return false, owner
 	}
-	return true, getIdentity(&n.p.commandOwner)
+	return true, getIdentity(&n.p.commandOwner, &n.p.ownerBoot)
 }
 
 // --- signals
@@ -606,7 +618,7 @@ func (n *Notes) SetStarter(request lifecycle.RequestID, id process.Identity) {
 	if n == nil {
 		return
 	}
-	putIdentity(&n.p.starter, id)
+	putIdentity(&n.p.starter, &n.p.starterBoot, id)
 	atomic.StoreUint64(&n.p.starterRequest, uint64(request))
 }
 
@@ -616,5 +628,5 @@ func (n *Notes) Starter(request lifecycle.RequestID) process.Identity {
 	if n == nil || n.p.starterRequest != uint64(request) {
 		return process.Identity{}
 	}
-	return getIdentity(&n.p.starter)
+	return getIdentity(&n.p.starter, &n.p.starterBoot)
 }

@@ -92,7 +92,7 @@ func TestNotes(t *testing.T) {
 	}
 	defer next.Close()
 
-	id := process.Identity{Pid: 12, StartTime: 34, PidfdInode: 56}
+	id := process.Identity{Pid: 12, StartTime: 34, PidfdInode: 56, Boot: process.BootID{7, 15: 8}}
 	mine.SetInit(id, true)
 	mine.SetStage(Made)
 	mine.SetCgroup("/sys/fs/cgroup/a", true)
