@@ -1,0 +1,381 @@
+package chaos
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/internal/testbed"
+	"gracerun.io/signals"
+)
+
+// act is a step that was played: what happened, for the oracle.
+type act struct {
+	step
+	begin, end time.Duration // CLOCK_MONOTONIC
+	out, said  string        // of a command
+	err        error
+	cut        bool // its caller was killed
+	got        string
+}
+
+func (a *act) String() string {
+	text := fmt.Sprintf("%9.3f +%7.3f  %2d %s %d", a.begin.Seconds(), (a.end - a.begin).Seconds(), a.Who, a.Do, a.Time)
+	if a.out != "" {
+		text += fmt.Sprintf(": %.80q", a.out)
+	}
+	if a.err != nil {
+		text += fmt.Sprintf(": %v %.200q", a.err, a.said)
+	}
+	return text
+}
+
+// facts are what became of one container.
+type facts struct {
+	setup
+	id        string
+	acts      []*act // of it, and of the world; by their begin
+	kills     int    // of its supervisors, by a step
+	created   error
+	started   *act
+	ran       time.Duration // when its program was seen to run
+	ended     time.Duration // 0: it does not end
+	status    string        // how init really ended, as exit files have it
+	exit      string        // the exit files
+	persisted string
+	commands  int // how often the exit command was run
+	counts
+	log     []byte // all its files
+	deleted *act   // the last delete
+	left    []string
+	story   string // the journal
+}
+
+// play plays a schedule, and gives what became of each container.
+type play struct {
+	*schedule
+	place      *place
+	containers []*container
+	facts      []*facts
+	mu         sync.Mutex
+	zero       time.Duration
+}
+
+func (p *play) run() error {
+	for i, s := range p.Containers {
+		c, err := p.place.make(s)
+		if err != nil {
+			return err
+		}
+		p.containers = append(p.containers, c)
+		p.facts = append(p.facts, &facts{setup: s, id: c.id})
+		defer c.takeAway()
+		if err := c.create(); err != nil {
+			return fmt.Errorf("container %d: %w", i, err)
+		}
+		f := p.facts[i]
+		f.started = p.call(c, step{Who: i, Do: "start"}, 0, "start", c.id)
+		if f.started.err != nil {
+			return fmt.Errorf("container %d: start: %w: %s", i, f.started.err, f.started.said)
+		}
+		if !until(limit, func() bool { return c.counts().Lines[1] > 0 }) {
+			return fmt.Errorf("container %d does not run", i)
+		}
+		f.ran = testbed.Now()
+	}
+	p.zero = testbed.Now()
+	var all sync.WaitGroup
+	for _, st := range p.steps {
+		time.Sleep(p.zero + time.Duration(st.At)*time.Millisecond - testbed.Now())
+		all.Go(func() { p.step(st) })
+	}
+	all.Wait()
+	for i := range p.containers {
+		all.Go(func() { p.conclude(i) })
+	}
+	all.Wait()
+	for _, f := range p.facts {
+		sort.SliceStable(f.acts, func(a, b int) bool { return f.acts[a].begin < f.acts[b].begin })
+	}
+	if !until(limit, func() bool {
+		found := p.place.keepers()
+		for _, fd := range found {
+			fd.Close()
+		}
+		return len(found) == 0
+	}) {
+		_ = signalAll(p.place.keepers(), signals.KILL)
+		return errors.New("the keeper is left, without anything to keep")
+	}
+	return nil
+}
+
+// step does one step.
+func (p *play) step(st step) {
+	a := &act{step: st, begin: testbed.Now()}
+	span := time.Duration(st.Time) * time.Millisecond
+	if st.Who == world {
+		switch st.Do {
+		case killKeeper:
+			a.err = signalAll(p.place.keepers(), signals.KILL)
+		case termKeeper:
+			a.err = signalAll(p.place.keepers(), signals.TERM)
+		case stopKeeper:
+			found := p.place.keepers()
+			for _, fd := range found {
+				_ = fd.Send(signals.STOP)
+			}
+			time.Sleep(span)
+			_ = signalAll(found, signals.CONT)
+		case fullLogs:
+			a.err = p.place.fillLogs(span)
+		case logout:
+			found := p.place.keepers()
+			for _, c := range p.containers {
+				if fd := c.monitor(); fd >= 0 {
+					found = append(found, fd)
+				}
+			}
+			a.err = signalAll(found, signals.TERM)
+		}
+		a.end = testbed.Now()
+		p.note(a)
+		return
+	}
+	c := p.containers[st.Who]
+	switch st.Do {
+	case askState:
+		p.call(c, st, 0, "state", c.id)
+	case user:
+		p.call(c, st, 0, "kill", c.id, "USR1")
+	case userCut:
+		p.call(c, st, span+time.Millisecond, "kill", c.id, "USR1")
+	case execute:
+		p.call(c, st, 0, "exec", c.id, "/inmate", "say", "hello from within")
+	case pause:
+		p.call(c, st, 0, "pause", c.id)
+		time.Sleep(span)
+		p.call(c, step{st.At, st.Who, "resume", 0}, 0, "resume", c.id)
+	case startAgain:
+		p.call(c, st, 0, "start", c.id)
+	case createAgain:
+		p.call(c, st, 0, "create", "--bundle", c.dir+"/bundle", c.id)
+	case upgrade:
+		p.run1(c, st, 0, c.command("gracemon", "--upgrade", c.stateDir()))
+	case stop:
+		p.call(c, st, 0, "stop", "--timeout", fmt.Sprint(span), c.id)
+	case stopCut:
+		p.call(c, st, min(span/2, 200*time.Millisecond), "stop", "--timeout", fmt.Sprint(span), c.id)
+	case term:
+		p.call(c, st, 0, "kill", c.id, "TERM")
+	case kill:
+		p.call(c, st, 0, "kill", c.id, "KILL")
+	case force:
+		p.call(c, st, 0, "delete", "--force", c.id)
+	case killMonitor, stopMonitor, termMonitor:
+		p.signalMonitor(c, a, span)
+	case reopen:
+		a.err = c.moveLog()
+		a.end = testbed.Now()
+		p.note(a)
+	case attach, attachStuck:
+		a.got, a.err = c.watch(span, st.Do == attach)
+		a.end = testbed.Now()
+		p.note(a)
+	default:
+		panic("no deed " + st.Do)
+	}
+}
+
+func (p *play) note(a *act) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i, f := range p.facts {
+		if a.Who == i || a.Who == world {
+			f.acts = append(f.acts, a)
+		}
+	}
+}
+
+// call calls gracerun; the caller is killed after a time that is not 0.
+func (p *play) call(c *container, st step, after time.Duration, args ...string) *act {
+	return p.run1(c, st, after, c.command("gracerun", append([]string{"--root", c.root()}, args...)...))
+}
+
+func (p *play) run1(c *container, st step, after time.Duration, cmd *exec.Cmd) *act {
+	a := &act{step: st, begin: testbed.Now()}
+	var out, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &said
+	if a.err = cmd.Start(); a.err == nil {
+		if after == 0 {
+			after = hung
+		}
+		timer := time.AfterFunc(after, func() { a.cut = true; _ = cmd.Process.Kill() })
+		a.err = cmd.Wait()
+		timer.Stop()
+	}
+	a.end, a.out, a.said = testbed.Now(), strings.TrimSpace(out.String()), strings.TrimSpace(said.String())
+	p.note(a)
+	return a
+}
+
+// hung is when a command is taken for one that does not end.
+const hung = 2 * time.Minute
+
+func (p *play) signalMonitor(c *container, a *act, span time.Duration) {
+	defer func() {
+		a.end = testbed.Now()
+		p.note(a)
+	}()
+	fd := c.monitor()
+	if fd < 0 {
+		a.err = errors.New("no supervisor")
+		return
+	}
+	defer fd.Close()
+	switch a.Do {
+	case killMonitor:
+		if a.err = fd.Send(signals.KILL); a.err == nil {
+			c.kills.Add(1)
+		}
+	case termMonitor:
+		a.err = fd.Send(signals.TERM)
+	case stopMonitor:
+		a.err = fd.Send(signals.STOP)
+		time.Sleep(span)
+		_ = fd.Send(signals.CONT)
+	}
+}
+
+// moveLog moves the log away and has it opened anew, as the kubelet does.
+func (c *container) moveLog() error {
+	from := c.logs + "/" + c.id + ".log"
+	if err := os.Rename(from, fmt.Sprintf("%s.moved-%d", from, c.moved.Add(1))); err != nil {
+		return err
+	}
+	fd, err := unix.Open(c.dir+"/bundle/ctl", unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("2 0 0\n"))
+	return err
+}
+
+// watch attaches for a while, and gives what the container wrote to stdout
+// meanwhile, if it reads at all.
+func (c *container) watch(span time.Duration, reads bool) (string, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	dir, err := unix.Open(c.dir+"/bundle", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(dir)
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/attach", dir)}); err != nil {
+		return "", err
+	}
+	if !reads {
+		time.Sleep(span)
+		return "", nil
+	}
+	var got strings.Builder
+	buf := make([]byte, 16<<10)
+	for end := testbed.Now() + span; testbed.Now() < end; {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(poll, 50); n <= 0 || err != nil {
+			continue
+		}
+		n, err := unix.Read(fd, buf)
+		if n <= 0 || err != nil {
+			break
+		}
+		if buf[0] == 2 {
+			got.Write(buf[1:n])
+		}
+	}
+	return got.String(), nil
+}
+
+// conclude waits for the container's end, looks at what there is, and deletes it.
+func (p *play) conclude(i int) {
+	c, f := p.containers[i], p.facts[i]
+	select {
+	case f.ended = <-c.ended:
+	case <-time.After(limit):
+		return
+	}
+	f.status = c.realStatus()
+	until(limit, func() bool {
+		fd := c.monitor()
+		if fd >= 0 {
+			fd.Close()
+		}
+		return fd < 0 && exists(c.dir+"/exits/"+c.id) && c.commands() > 0
+	})
+	f.exit, f.persisted = readText(c.dir+"/exits/"+c.id), readText(c.dir+"/persist/exit")
+	f.counts, f.kills = c.counts(), int(c.kills.Load())
+	f.log = c.readLog()
+	f.story = readText(c.stateDir() + "/journal")
+	f.deleted = p.call(c, step{Who: i, Do: "delete"}, 0, "delete", c.id)
+	f.commands = c.commands()
+	for _, path := range append(c.cgroups(), c.stateDir()) {
+		if exists(path) {
+			f.left = append(f.left, path)
+		}
+	}
+	for _, fd := range c.processes(func(cmdline []byte) bool { return bytes.Contains(cmdline, []byte("\x00"+c.id+"\x00")) }) {
+		f.left = append(f.left, "a process that names it")
+		fd.Close()
+	}
+}
+
+// realStatus is how init ended, in the form of exit files; "" if the kernel does not
+// tell (before Linux 6.15).
+func (c *container) realStatus() string {
+	c.init.AwaitReaped(limit)
+	s, err := c.init.ExitInfo()
+	switch {
+	case err != nil || !s.Known:
+		return ""
+	case s.Signal != 0:
+		return fmt.Sprint(128 + int(s.Signal))
+	}
+	return fmt.Sprint(s.Code)
+}
+
+// readLog reads all files of the log, in the order in which they were written.
+func (c *container) readLog() (all []byte) {
+	entries, err := os.ReadDir(c.logs)
+	if err != nil {
+		return nil
+	}
+	var files [][]byte
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), c.id+".log") {
+			if text, err := os.ReadFile(c.logs + "/" + e.Name()); err == nil && len(text) > 0 {
+				files = append(files, text)
+			}
+		}
+	}
+	sort.Slice(files, func(a, b int) bool {
+		return bytes.Compare(files[a][:min(35, len(files[a]))], files[b][:min(35, len(files[b]))]) < 0
+	})
+	return bytes.Join(files, nil)
+}
+
+func readText(path string) string {
+	text, _ := os.ReadFile(path)
+	return string(text)
+}
