@@ -170,7 +170,7 @@ func (all *tally) play(s *schedule, bin string) {
 		for _, a := range f.acts {
 			fmt.Fprintf(&report, "    %s\n", a)
 		}
-		fmt.Fprintf(&report, "  its journal:\n%s", f.story)
+		fmt.Fprintf(&report, "  its journal:\n%s", shortened(f.story))
 	}
 	all.mu.Lock()
 	defer all.mu.Unlock()
@@ -193,6 +193,19 @@ func (all *tally) play(s *schedule, bin string) {
 	} else if testing.Verbose() && (all.longest == nil || os.Getenv("GRACERUN_SEED") != "") {
 		t.Logf("held:\n%s", s)
 	}
+}
+
+// shortened leaves out the machine of each record, and records in which nothing
+// happened.
+func shortened(story string) string {
+	var b strings.Builder
+	for line := range strings.Lines(story) {
+		fields := strings.Split(strings.TrimSpace(line), " | ")
+		if len(fields) == 4 && (fields[2] != "" || !strings.HasSuffix(fields[0], "recovered")) {
+			fmt.Fprintf(&b, "    %s\n", strings.Join(fields[:3], " | "))
+		}
+	}
+	return b.String()
 }
 
 func (all *tally) report(took time.Duration) {

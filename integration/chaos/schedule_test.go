@@ -106,12 +106,12 @@ const (
 // it does, or that fails.
 func faultsOf() (plans []string) {
 	for _, point := range []string{"effect.deliver", "effect.record-exit", "effect.run-exit-command", "effect.reply", "effect.kill-cgroup"} {
-		plans = append(plans, point+" do=crash count=1", point+" after do=crash count=1", point+" do=delay delay=150ms count=2")
+		plans = append(plans, point+" do=crash count=1", point+" after do=crash count=1", point+" do=delay delay=150000000 count=2")
 	}
 	for skip := 2; skip < 14; skip += 2 {
 		plans = append(plans, fmt.Sprintf("write.journal do=crash skip=%d count=1", skip), fmt.Sprintf("write.journal after do=crash skip=%d count=1", skip))
 	}
-	return append(plans, "effect.record-exit do=error errno=ENOSPC count=3", "write.log do=error errno=ENOSPC count=5", "effect.deliver do=error errno=EAGAIN count=1")
+	return append(plans, "effect.record-exit do=error errno=28 count=3", "write.log do=error errno=28 count=5", "effect.deliver do=error errno=11 count=1")
 }
 
 // draw draws a schedule.

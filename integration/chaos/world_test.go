@@ -38,7 +38,7 @@ type place struct {
 	mu        sync.Mutex
 }
 
-const logDisk = 64 << 20
+const logDisk = 24 << 20
 
 func newPlace(bin, dir, runtime string) (*place, error) {
 	p := &place{bin: bin, dir: dir, runtime: runtime}
