@@ -19,6 +19,7 @@ import (
 func crowded() *Timeline {
 	t := example()
 	t.Title = strings.Repeat("0123456789abcdef", 4)
+	t.Wall = time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
 	base := 5 * time.Hour
 	for range 3 {
 		t.Add(base+time.Second, Caller, Kill, "a second caller: kill web KILL")

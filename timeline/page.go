@@ -44,6 +44,7 @@ const (
 // drawing is a timeline with everything in its place.
 type drawing struct {
 	Title         string
+	Day           string // of the clock, "" if it is not known
 	Verdict       string
 	Bad           bool
 	Width, Height float64
@@ -64,6 +65,7 @@ type drawnMark struct {
 	X, Y       float64
 	Kind, Lane string
 	When, Text string
+	Clock      string    // "" if it is not known
 	Label      drawnText // a word beneath it, "" if its number must do
 	row        int       // in its lane
 	// FromY is where an arrow to this mark begins: at the mark before it, if
@@ -89,9 +91,9 @@ func (t *Timeline) draw() drawing {
 	marks := t.sorted()
 	axis := newAxis(marks, t.Grace)
 	d := drawing{
-		Title: t.Title, Verdict: t.Verdict, Bad: t.Bad, Left: leftEdge, Right: axis.end(), Width: axis.end() + rightEdge,
+		Title: t.Title, Day: t.day(), Verdict: t.Verdict, Bad: t.Bad, Left: leftEdge, Right: axis.end(), Width: axis.end() + rightEdge,
 	}
-	d.place(marks, axis, t.origin())
+	d.place(marks, axis, t)
 	top := topEdge
 	for lane := range lanes {
 		d.Lanes = append(d.Lanes, drawnLane{lane.String(), top + lanePad/2 + radius})
@@ -123,12 +125,14 @@ func (t *Timeline) draw() drawing {
 
 // place puts each mark at its instant, in the first row of its lane that has room
 // for it and its label: marks of one instant stand one below the other.
-func (d *drawing) place(marks []Mark, axis axis, origin time.Duration) {
+func (d *drawing) place(marks []Mark, axis axis, t *Timeline) {
+	origin := t.origin()
 	var taken [lanes][]float64 // right edges, by row
 	for i, m := range marks {
 		mark := drawnMark{
 			Number: i + 1, X: axis.x(m.At), Kind: m.Kind.String(), Lane: m.Lane.String(),
 			When: seconds(m.At - origin), Text: m.Text,
+			Clock: t.clock(m.At),
 		}
 		half := radius
 		if text := label(m); text != "" {

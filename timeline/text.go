@@ -7,7 +7,8 @@ import (
 )
 
 // Text writes one line for each mark: when, who, what. The deadline has a line
-// of its own, where it falls among the marks.
+// of its own, where it falls among the marks. Where the wall clock is known its
+// time stands first.
 func (t *Timeline) Text(out io.Writer) {
 	if t.Title != "" {
 		fmt.Fprintf(out, "%s\n", t.Title)
@@ -15,10 +16,17 @@ func (t *Timeline) Text(out io.Writer) {
 	if t.Verdict != "" {
 		fmt.Fprintf(out, "  => %s\n", t.Verdict)
 	}
+	if day := t.day(); day != "" {
+		fmt.Fprintf(out, "  %s\n", day)
+	}
 	origin := t.origin()
 	deadline, pending := t.deadline()
 	line := func(at time.Duration, sign, lane, text string) {
-		fmt.Fprintf(out, "  %10s  %s %-9s  %s\n", seconds(at-origin), sign, lane, text)
+		clock := t.clock(at)
+		if clock != "" {
+			clock = "  " + clock
+		}
+		fmt.Fprintf(out, "%s  %10s  %s %-9s  %s\n", clock, seconds(at-origin), sign, lane, text)
 	}
 	for _, m := range t.sorted() {
 		if pending && m.At >= deadline {

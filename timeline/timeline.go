@@ -61,6 +61,10 @@ type Timeline struct {
 	Marks []Mark
 	Grace []Grace // one for each effective deadline there was
 
+	// Wall is the wall-clock time of instant 0, so that marks can be found in other
+	// logs; the zero time if it is not known.
+	Wall time.Time
+
 	Verdict string // what came of it, in one line; "" if nobody judged
 	Bad     bool   // it was harm
 }
@@ -83,6 +87,22 @@ func (t *Timeline) origin() time.Duration {
 		return marks[0].At
 	}
 	return 0
+}
+
+// clock gives the wall-clock time of an instant in UTC, "" if it is not known.
+func (t *Timeline) clock(at time.Duration) string {
+	if t.Wall.IsZero() {
+		return ""
+	}
+	return t.Wall.Add(at).UTC().Format("15:04:05.000")
+}
+
+// day gives the date and zone that belong to clock.
+func (t *Timeline) day() string {
+	if t.Wall.IsZero() {
+		return ""
+	}
+	return t.Wall.Add(t.origin()).UTC().Format("2006-01-02") + " UTC"
 }
 
 // deadline is the last effective deadline, and whether there is one.

@@ -38,6 +38,18 @@ func TestText(t *testing.T) {
 	}
 }
 
+func TestTextWithWallClock(t *testing.T) {
+	tl := example()
+	tl.Wall = time.Date(2026, 11, 28, 9, 0, 0, 0, time.UTC)
+	var out bytes.Buffer
+	tl.Text(&out)
+	for _, want := range []string{"\n  2026-11-28 UTC\n", "\n  14:00:01.001     1.001 s  ! monitor", "\n  14:00:03.002     3.002 s  ─"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &out)
+		}
+	}
+}
+
 func TestTextWithDeadlineReached(t *testing.T) {
 	tl := example()
 	tl.Add(5*time.Hour+4*time.Second, Kernel, Exit, "late")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,10 +19,13 @@ import (
 	"gracerun.io/check"
 	"gracerun.io/internal/story"
 	"gracerun.io/recorder"
+	"gracerun.io/runtime"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/timeline"
 )
 
@@ -30,15 +34,19 @@ func traceCommand() *cli.Command {
 		Name:      "trace",
 		Usage:     "show what happened around a container: as text, as a page, for Perfetto",
 		ArgsUsage: "[ID|FILE...]",
-		Description: `ID is a container of gracemon or gracerun, whose journal is shown. FILE is a journal,
-a state directory, or a recording that was saved. Several are shown in one picture,
-each from its own beginning.
+		Description: `ID is a container of gracemon or gracerun, there or deleted, whose journal is shown:
+its id, the beginning of it, the manager's name, or CONTAINER, POD/CONTAINER or
+NAMESPACE/POD/CONTAINER of a pod. FILE is a journal, a state directory, or a recording
+that was saved. Several are shown in one picture, each from its own beginning.
+
+With --follow, the text of one container goes on as things happen, until its end.
 
 With --record, a container that runs on any stack is watched from outside until it
 ends: who signals it, what becomes of the signals, and when it exits.`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "record", Usage: "watch container `ID` until it ends, or until Ctrl-C"},
 			&cli.IntFlag{Name: "pid", Usage: "with --record: init's pid, where ID is not found by its monitor"},
+			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "print what happens from now on, too, until the container has ended"},
 			&cli.StringFlag{Name: "save", Usage: "save the recording to `FILE`"},
 			&cli.StringFlag{Name: "html", Usage: "write a page with the drawing to `FILE`"},
 			&cli.StringFlag{Name: "chrome", Usage: "write a trace for Perfetto to `FILE`"},
@@ -51,6 +59,12 @@ ends: who signals it, what becomes of the signals, and when it exits.`,
 }
 
 func trace(ctx context.Context, cmd *cli.Command, out io.Writer) error {
+	if cmd.Bool("follow") {
+		if cmd.NArg() != 1 || cmd.IsSet("record") || cmd.IsSet("html") || cmd.IsSet("chrome") || cmd.Bool("no-text") {
+			return errors.New("--follow takes one container, and prints text")
+		}
+		return follow(ctx, cmd.Args().First(), out)
+	}
 	var lines []*timeline.Timeline
 	for _, what := range cmd.Args().Slice() {
 		t, err := readTrace(what)
@@ -123,11 +137,11 @@ func readTrace(what string) (*timeline.Timeline, error) {
 	case err != nil && strings.Contains(what, "/"):
 		return nil, err
 	case err != nil:
-		dir, err := stateDirOf(what)
+		c, err := meant(what)
 		if err != nil {
 			return nil, err
 		}
-		return readJournalDir(dir)
+		return readContainer(c)
 	case info.IsDir():
 		return readJournalDir(what)
 	}
@@ -158,26 +172,94 @@ func readJournalDir(dir string) (*timeline.Timeline, error) {
 	return t, nil
 }
 
-// stateDirOf finds the state directory of a container, under whatever runtime
-// root it is.
-func stateDirOf(id string) (string, error) {
+// meant finds a container, there or deleted, by what people call it.
+func meant(text string) (*history.Container, error) {
 	base, err := statedir.Base()
+	if err != nil {
+		return nil, err
+	}
+	all, err := history.List(base)
+	if err != nil {
+		return nil, err
+	}
+	c, err := history.Find(all, text)
+	if errors.Is(err, runtime.ErrNotExist) {
+		return nil, fmt.Errorf("container %s has no journal in %s: is it one of gracemon's or gracerun's? Any other can be watched with --record", text, base)
+	}
+	return c, err
+}
+
+func readContainer(c *history.Container) (*timeline.Timeline, error) {
+	j, err := c.Journal()
+	if err != nil {
+		return nil, err
+	}
+	return drawn(c, j), nil
+}
+
+func drawn(c *history.Container, j *journal.Journal) *timeline.Timeline {
+	t := &timeline.Timeline{Title: c.ID, Wall: c.Wall(j, 0)}
+	if called := c.Called(); len(called) > 0 {
+		t.Title = called[len(called)-1] + " (" + c.ID[:min(len(c.ID), 12)] + ")"
+	}
+	if c.Gone {
+		t.Title += ", deleted"
+	}
+	story.Draw(t, j)
+	return t
+}
+
+// stateDirOf gives the state directory of a container that is there.
+func stateDirOf(id string) (string, error) {
+	c, err := meant(id)
+	if err == nil && c.Gone {
+		err = fmt.Errorf("container %s was deleted", id)
+	}
 	if err != nil {
 		return "", err
 	}
-	if err := statedir.ValidateID(id); err != nil {
-		return "", fmt.Errorf("%q: %w", id, err)
+	return c.Path, nil
+}
+
+// follow prints the timeline of a container as it grows. The journal is looked at
+// ten times a second: a container that is watched by a person can afford that.
+func follow(ctx context.Context, text string, out io.Writer) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	defer stop()
+	c, err := meant(text)
+	if err != nil {
+		return err
 	}
-	found, err := filepath.Glob(filepath.Join(base, "*", id))
-	switch {
-	case err != nil:
-		return "", err
-	case len(found) == 0:
-		return "", fmt.Errorf("container %s has no journal in %s: is it one of gracemon's or gracerun's? Any other can be watched with --record", id, base)
-	case len(found) > 1:
-		return "", fmt.Errorf("there are %d containers named %s: name one of %s", len(found), id, strings.Join(found, ", "))
+	printed := 0
+	for {
+		j, err := c.Journal()
+		if err != nil && !c.Gone {
+			// It was deleted meanwhile: the rest is kept.
+			if c, err = meant(c.ID); err == nil {
+				j, err = c.Journal()
+			}
+		}
+		if err != nil {
+			return err
+		}
+		var all bytes.Buffer
+		t := drawn(c, j)
+		t.Title, t.Grace = text, nil // a deadline that may still move is a line among the others
+		t.Text(&all)
+		fresh := all.Bytes()[min(printed, all.Len()):]
+		if _, err := out.Write(fresh); err != nil {
+			return err
+		}
+		printed += len(fresh)
+		if last := j.Records[len(j.Records)-1].State; c.Gone || last == lifecycle.Stopped.String() || last == lifecycle.Failed.String() {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return found[0], nil
 }
 
 // record watches a container until it ends or the user has seen enough.
