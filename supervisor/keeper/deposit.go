@@ -25,7 +25,7 @@ func Drop(conn int, name string) error { return send(conn, "drop "+name, nil) }
 // Done has the keeper let go of everything.
 func Done(conn int) error { return send(conn, "done", nil) }
 
-// Await waits until the keeper, if it keeps anything for the container whose
+// Await waits until the keeper, if one keeps anything for the container whose
 // supervisor is dead, has found it a successor; at most for so many milliseconds.
 // That one has all that was deposited: another would go without.
 func Await(dir string, limit int) {
@@ -33,17 +33,19 @@ func Await(dir string, limit int) {
 	if err != nil {
 		return
 	}
-	path, err := Socket(base)
-	if err != nil {
-		return
-	}
-	conn, err := dial(path)
-	if err != nil {
-		return
-	}
-	defer unix.Close(conn)
-	if send(conn, "await "+escape(dir), nil) == nil {
-		_, _ = unix.Poll([]unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}, limit)
+	for nth := range MostKeepers {
+		path, err := Socket(base, nth)
+		if err != nil {
+			return
+		}
+		conn, err := dial(path)
+		if err != nil {
+			continue
+		}
+		if send(conn, "await "+escape(dir), nil) == nil {
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(conn), Events: unix.POLLIN}}, limit)
+		}
+		unix.Close(conn)
 	}
 }
 

@@ -19,10 +19,15 @@
 //	done                let go of all: there is nothing left to go on with
 //	await DIR           from somebody else: hang up once there is a successor, or at once if nothing is kept for that container
 //
-// Nothing else is answered. Who deposits knows that the packet outlives it once it is
+// One thing is answered: "full", to a deposit for which there is no room (room.go).
+// Another keeper then takes it. Who deposits knows that the packet outlives it once it is
 // sent; who starts the keeper makes its socket first, so that nobody waits for a
 // process to start. If the keeper dies, supervisors see the end of the connection,
 // start another one, and deposit again.
+//
+// TERM, INT, QUIT and HUP do not end a keeper that holds anything: who sends one to all
+// processes of a user, or of a node, sends it to the supervisors too, and some of
+// these may need a successor then. It ends as soon as it holds nothing.
 package keeper
 
 import (
@@ -37,6 +42,8 @@ import (
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/ownsignal"
+	"gracerun.io/supervisor/program"
 )
 
 // KeptVariable tells `gracemon --recover` which descriptors it was given:
@@ -74,9 +81,12 @@ const (
 type server struct {
 	loop    *loop.Loop
 	base    string
-	program string
+	program *program.Program
 	say     func(string)
 	holds   []*hold
+	room    room
+	signals ownsignal.Catcher
+	leaves  bool // as soon as it holds nothing
 	idle    loop.Timer
 	retry   loop.Timer
 }
@@ -87,6 +97,7 @@ type hold struct {
 	conn  int // -1: the supervisor is dead
 	pid   int // of the supervisor
 	pidfd process.Pidfd
+	limit unix.Rlimit // of its descriptors
 	dir   string
 	await string // the container whose successor this one waits for: not a supervisor
 	names []string
@@ -104,7 +115,8 @@ type child struct{ pid, pidfd int }
 
 // Main is the keeper's process: it returns when there is nothing left to keep.
 // say is told what an operator should know.
-func Main(say func(string)) (status int) {
+// path is where its program was installed.
+func Main(path string, say func(string)) (status int) {
 	base, err := statedir.Base()
 	if err == nil {
 		_, err = unix.GetsockoptInt(listener, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
@@ -113,7 +125,7 @@ func Main(say func(string)) (status int) {
 		say("gracemon --keeper is started by gracemon: " + err.Error())
 		return 1
 	}
-	s := &server{base: base, program: ownProgram(), say: say}
+	s := &server{base: base, say: say}
 	s.idle.Fire, s.retry.Fire = s.endIfIdle, s.listen
 	// It outlives whoever has started it, in no cgroup and no directory of theirs.
 	_ = unix.Chdir("/")
@@ -121,7 +133,17 @@ func Main(say func(string)) (status int) {
 	unix.CloseOnExec(listener)
 	inherited.Close(listener + 1) // a caller's of the supervisor that has started it
 	_ = unix.SetNonblock(listener, true)
-	if s.loop, err = loop.New(); err == nil {
+	s.program = program.New(path)
+	if s.room, err = makeRoom(); err == nil {
+		s.signals, err = ownsignal.Catch(caught[:]...)
+	}
+	if err == nil {
+		s.loop, err = loop.New()
+	}
+	if err == nil {
+		err = s.loop.Add(s.signals.FD(), loop.Readable, loop.HandlerFunc(func(uint32) { s.leave() }))
+	}
+	if err == nil {
 		s.listen()
 		s.loop.Arm(&s.idle, loop.Now().After(linger))
 		err = s.loop.Run()
@@ -133,15 +155,14 @@ func Main(say func(string)) (status int) {
 	return 0
 }
 
-// ownProgram is the path of this program: after an update of the package it is
-// the new one.
-func ownProgram() string {
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlink("/proc/self/exe", buf[:])
-	if err != nil {
-		return "/proc/self/exe"
+// leave ends the keeper once it holds nothing.
+func (s *server) leave() {
+	s.signals.Take()
+	if s.leaves = true; len(s.holds) == 0 {
+		s.endIfIdle()
+		return
 	}
-	return strings.TrimSuffix(string(buf[:n]), " (deleted)")
+	s.say("gracemon --keeper is told to end: it ends when the containers have that it keeps descriptors for")
 }
 
 func (s *server) listen() {
@@ -216,6 +237,9 @@ func (h *hold) ready(uint32) {
 	for h.conn >= 0 {
 		words, fds, err := receive(h.conn)
 		switch {
+		case err == errTruncated:
+			h.refuse()
+			return
 		case err == unix.EAGAIN:
 			return
 		case err == unix.EINTR:
@@ -232,7 +256,7 @@ func (h *hold) ready(uint32) {
 func receive(conn int) (words []string, fds []int, err error) {
 	var data [maxPacket]byte
 	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
-	n, oobn, _, _, err := unix.Recvmsg(conn, data[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	n, oobn, flags, _, err := unix.Recvmsg(conn, data[:], oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
 	if err != nil || n == 0 {
 		return nil, nil, err
 	}
@@ -243,7 +267,17 @@ func receive(conn int) (words []string, fds []int, err error) {
 			}
 		}
 	}
+	if flags&unix.MSG_CTRUNC != 0 { // this process may not have more
+		closeAll(fds)
+		return nil, nil, errTruncated
+	}
 	return strings.Split(string(data[:n]), " "), fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
 }
 
 // obey does what a supervisor says. One that speaks another language gets
@@ -252,7 +286,14 @@ func (h *hold) obey(words []string, fds []int) {
 	switch {
 	case words[0] == "hold" && len(words) == 2+len(fds):
 		if h.dir == "" {
-			h.dir = unescape(words[1])
+			dir := unescape(words[1])
+			if !h.s.hasRoom(dir) {
+				closeAll(fds)
+				h.refuse()
+				return
+			}
+			h.dir = dir
+			_ = unix.Prlimit(h.pid, unix.RLIMIT_NOFILE, nil, &h.limit)
 			h.s.replace(h)
 		}
 		for i, name := range words[2:] {
@@ -267,9 +308,7 @@ func (h *hold) obey(words []string, fds []int) {
 		h.await = unescape(words[1])
 		h.s.hangUp()
 	}
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
+	closeAll(fds)
 }
 
 func (h *hold) put(name string, fd int) {
@@ -306,9 +345,7 @@ func (h *hold) letGo() {
 			break
 		}
 	}
-	for _, fd := range h.fds {
-		unix.Close(fd)
-	}
+	closeAll(h.fds)
 	if h.pidfd >= 0 {
 		h.pidfd.Close()
 		h.pidfd = -1
@@ -324,7 +361,11 @@ func (h *hold) letGo() {
 		s.loop.Defer(s.hangUp)
 	}
 	if len(s.holds) == 0 {
-		s.loop.Arm(&s.idle, loop.Now().After(linger))
+		wait := linger
+		if s.leaves {
+			wait = 0
+		}
+		s.loop.Arm(&s.idle, loop.Now().After(wait))
 	}
 }
 
@@ -376,13 +417,12 @@ func (h *hold) recover() {
 		kept = append(kept, name+"="+strconv.Itoa(len(files)))
 		files = append(files, uintptr(h.fds[i]))
 	}
-	env := append(syscall.Environ(), KeptVariable+"="+strings.Join(kept, ","))
+	env := append(syscall.Environ(), KeptVariable+"="+strings.Join(kept, ","), LimitVariable+"="+limitText(h.limit))
 	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &h.child.pidfd}}
-	var err error
-	for _, program := range [...]string{h.s.program, "/proc/self/exe"} {
-		if h.child.pid, err = syscall.ForkExec(program, []string{h.s.program, "--recover", h.dir}, attr); err == nil {
-			break
-		}
+	pid, why, err := h.s.program.Start([]string{h.s.program.Path(), "--recover", h.dir}, attr)
+	h.child.pid = pid
+	if why != nil && h.tries == 1 {
+		h.s.say(h.s.program.Path() + ": " + why.Error() + ": another gracemon goes on with " + h.dir + ": that of the keeper")
 	}
 	if err == nil {
 		err = h.s.loop.Add(h.child.pidfd, loop.Readable, loop.HandlerFunc(func(uint32) { h.recovered() }))
@@ -439,6 +479,6 @@ func (s *server) endIfIdle() {
 		return
 	}
 	// Whoever connects from here on sees the connection end, and starts another.
-	removeOwn(s.base)
+	removeOwn()
 	s.loop.Stop()
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,6 +19,7 @@ import (
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
+	"gracerun.io/supervisor/program"
 )
 
 // The keeper is this test binary, and so is the successor that it starts, which
@@ -25,7 +28,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
 		case "--keeper":
-			os.Exit(Main(func(string) {}))
+			os.Exit(Main(os.Args[0], func(string) {}))
+		case "--crowd":
+			os.Exit(beCrowd(os.Args[2]))
 		case "--recover":
 			os.Exit(beSuccessor(os.Args[2]))
 		}
@@ -49,6 +54,11 @@ func beSuccessor(dir string) int {
 			got, _ := unix.Read(n, buf[:])
 			said += string(buf[:max(got, 0)])
 		}
+	}
+	RestoreLimit()
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || os.WriteFile(dir+"/limit", []byte(limitText(limit)), 0o600) != nil {
+		return 2
 	}
 	temp := dir + "/successor.new"
 	if os.WriteFile(temp, []byte(said), 0o600) != nil || os.Rename(temp, dir+"/successor") != nil {
@@ -115,7 +125,7 @@ func connect(t *testing.T) int {
 // patientConnect tries again as a supervisor does.
 func patientConnect(t *testing.T) (conn int, err error) {
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if conn, err = Connect(1); err != ErrBusy {
+		if conn, err = Connect(0, os.Args[0], 1); err != ErrBusy {
 			break
 		}
 	}
@@ -182,7 +192,7 @@ func soonBusy(t *testing.T) {
 	t.Helper()
 	said := make(chan error, 1)
 	go func() {
-		conn, err := Connect(0)
+		conn, err := Connect(0, os.Args[0], 0)
 		if err == nil {
 			unix.Close(conn)
 		}
@@ -213,7 +223,7 @@ func TestNobodyWaitsForTheLock(t *testing.T) {
 // A keeper that is stopped, and has no room for more connections, does not either.
 func TestNobodyWaitsForAStoppedKeeper(t *testing.T) {
 	dir := base(t)
-	path, err := Socket(dir)
+	path, err := Socket(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +316,7 @@ func TestDone(t *testing.T) {
 	if _, err := os.Stat(state + "/successor"); err == nil {
 		t.Error("a successor was started though nobody died")
 	}
-	if path, err := Socket(dir); err != nil {
+	if path, err := Socket(dir, 0); err != nil {
 		t.Error(err)
 	} else if _, err := os.Stat(path); err == nil {
 		t.Error("its socket is left")
@@ -325,7 +335,7 @@ func TestEscape(t *testing.T) {
 func BenchmarkDeposit(b *testing.B) {
 	dir := b.TempDir()
 	b.Setenv("GRACERUN_STATE_DIR", dir)
-	first, err := Connect(1) // starts the keeper
+	first, err := Connect(0, os.Args[0], 1) // starts the keeper
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -335,7 +345,7 @@ func BenchmarkDeposit(b *testing.B) {
 		b.Fatal(err)
 	}
 	for b.Loop() {
-		conn, err := Connect(1)
+		conn, err := Connect(0, os.Args[0], 1)
 		if err == nil {
 			err = Deposit(conn, dir, []string{Init, Stdout, Stderr}, []int{fds[0], fds[0], fds[1]})
 		}
@@ -356,7 +366,7 @@ func TestNothingHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{loop: l, program: os.Args[0], say: func(text string) { t.Log(text) }}
+	s := &server{loop: l, program: program.New(os.Args[0]), say: func(text string) { t.Log(text) }}
 	dir := t.TempDir()
 	if err := os.WriteFile(dir+"/fail", nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -410,4 +420,211 @@ func TestAwait(t *testing.T) {
 		t.Errorf("there is no successor yet: %q, %v", said, err)
 	}
 	Await(state, -1)
+}
+
+// A keeper that is told to end holds what it has until it is not needed any more, and
+// then ends at once.
+func TestToldToEnd(t *testing.T) {
+	for _, sig := range []signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.HUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			dir, state := base(t), t.TempDir()
+			conn := connect(t)
+			r, w := pipe(t)
+			if err := Deposit(conn, state, []string{Stdout}, []int{r}); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(r)
+			var pid int
+			until(t, "there is a keeper", func() bool {
+				pids := keepers(t, dir)
+				if len(pids) == 1 {
+					pid = pids[0]
+				}
+				return pid != 0 && slices.Contains(descriptors(pid), "anon_inode:[eventpoll]") // made when it catches signals
+			})
+			for range 3 {
+				if err := unix.Kill(pid, unix.Signal(sig)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// Another supervisor is served as ever.
+			other, otherW := pipe(t)
+			second, elsewhere := connect(t), t.TempDir()
+			if err := Deposit(second, elsewhere, []string{Stdout}, []int{other}); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(other)
+			if err := Done(second); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "what the other had is let go of", func() bool { _, err := unix.Write(otherW, []byte{0}); return err == unix.EPIPE })
+			if _, err := unix.Write(w, []byte("unread")); err != nil {
+				t.Fatal(err)
+			}
+			unix.Close(conn)
+			until(t, "there is a successor", func() bool { _, err := os.Stat(state + "/successor"); return err == nil })
+			if said, err := os.ReadFile(state + "/successor"); err != nil || !strings.HasSuffix(string(said), "unread") {
+				t.Errorf("the successor says %q, %v", said, err)
+			}
+			begin := time.Now()
+			until(t, "the keeper has ended", func() bool { return len(keepers(t, dir)) == 0 })
+			t.Logf("it has ended after %v", time.Since(begin))
+			if path, err := Socket(dir, 0); err != nil {
+				t.Error(err)
+			} else if _, err := os.Stat(path); err == nil {
+				t.Error("its socket is left")
+			}
+		})
+	}
+}
+
+// crowd is how many supervisors come to keepers that have little room.
+const crowd = 12
+
+// beCrowd is so many supervisors in one process, which may have few descriptors.
+func beCrowd(dir string) int {
+	type supervisor struct{ conn, nth, fd int }
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 80, Max: 90}) != nil { // package os has raised it
+		return 1
+	}
+	var all [crowd]supervisor
+	come := func(i int) bool {
+		s := &all[i]
+		for {
+			conn, err := Connect(s.nth, os.Args[0], 1)
+			if err == ErrBusy {
+				time.Sleep(time.Millisecond)
+				continue
+			}
+			s.conn = conn
+			return err == nil && Deposit(conn, dir+"/"+strconv.Itoa(i), []string{Stdout, Stderr, Stdin}, []int{s.fd, s.fd, s.fd}) == nil
+		}
+	}
+	for i := range all {
+		var fds [2]int
+		if unix.Pipe2(fds[:], unix.O_CLOEXEC) != nil {
+			return 1
+		}
+		if _, err := unix.Write(fds[1], []byte("unread "+strconv.Itoa(i))); err != nil {
+			return 1
+		}
+		unix.Close(fds[1])
+		if all[i].fd = fds[0]; !come(i) {
+			return 1
+		}
+	}
+	for {
+		var fds []unix.PollFd
+		for i := range all {
+			fds = append(fds, unix.PollFd{Fd: int32(all[i].conn), Events: unix.POLLIN})
+		}
+		if _, err := unix.Poll(fds, -1); err != nil {
+			continue
+		}
+		for i := range all {
+			if fds[i].Revents == 0 {
+				continue
+			}
+			if !IsFull(all[i].conn) {
+				return 1
+			}
+			unix.Close(all[i].conn)
+			all[i].nth++
+			if !come(i) {
+				return 1
+			}
+		}
+	}
+}
+
+// TestShareOut: where a keeper may have few descriptors, others take what it has no
+// room for, and nothing is lost. What a successor gets is the limit of its predecessor.
+func TestShareOut(t *testing.T) {
+	dir, states := base(t), t.TempDir()
+	for i := range crowd {
+		if err := os.Mkdir(states+"/"+strconv.Itoa(i), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/bin/sh", "-c", `ulimit -n 90; exec "$0" "$@"`, self, "--crowd", states)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	// Each keeper has a connection and what is kept; the crowd has the other end.
+	until(t, "all is deposited", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatal("the crowd has ended: ", err)
+		default:
+		}
+		kept := map[string]bool{}
+		for _, pid := range keepers(t, dir) {
+			for _, link := range descriptors(pid) {
+				if strings.HasPrefix(link, "pipe:") {
+					kept[link] = true
+				}
+			}
+		}
+		return len(kept) == crowd
+	})
+	pids := keepers(t, dir)
+	if len(pids) < 2 {
+		t.Errorf("there are %d keepers: nothing shows that they share", len(pids))
+	}
+	t.Logf("%d keepers for %d containers", len(pids), crowd)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range crowd {
+		state := states + "/" + strconv.Itoa(i)
+		until(t, "there is a successor", func() bool { _, err := os.Stat(state + "/successor"); return err == nil })
+		said, err := os.ReadFile(state + "/successor")
+		if want := "unread " + strconv.Itoa(i); err != nil || !strings.HasSuffix(string(said), want) {
+			t.Errorf("a successor says %q, %v; want %q", said, err, want)
+		}
+		if limit, err := os.ReadFile(state + "/limit"); err != nil || string(limit) != "80:90" {
+			t.Errorf("its limit is %q, %v", limit, err)
+		}
+	}
+	until(t, "the keepers have ended", func() bool { return len(keepers(t, dir)) == 0 })
+}
+
+func descriptors(pid int) (links []string) {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		link, _ := os.Readlink(dir + e.Name())
+		links = append(links, link)
+	}
+	return links
+}
+
+// What the kernel could not give with a packet is never taken for all of it.
+func TestTruncated(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[0])
+	defer unix.Close(fds[1])
+	var many []int
+	for range maxFDs + 2 { // more than it has room for
+		many = append(many, fds[0])
+	}
+	if err := Deposit(fds[0], "/x", make([]string, len(many)), many); err != nil {
+		t.Fatal(err)
+	}
+	before := len(descriptors(os.Getpid()))
+	if _, got, err := receive(fds[1]); err != errTruncated || got != nil {
+		t.Errorf("receive gives %v, %v", got, err)
+	}
+	if after := len(descriptors(os.Getpid())); after != before {
+		t.Errorf("%d descriptors were open, now %d", before, after)
+	}
 }

@@ -9,16 +9,26 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/signals"
+	"gracerun.io/supervisor/ownsignal"
 )
 
-// Socket is the path of the keeper's socket. Another mount namespace has another
-// keeper: what is deposited is found again by its path.
-func Socket(base string) (string, error) {
+// MostKeepers is how many keepers there are at most for a base, user and mount
+// namespace: the first has room for all, unless its limit is low.
+const MostKeepers = 64
+
+// Socket is the path of the nth keeper's socket, from 0 on. Another mount namespace
+// has another keeper: what is deposited is found again by its path.
+func Socket(base string, nth int) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
 		return "", err
 	}
-	return base + "/keeper." + strconv.FormatUint(st.Ino, 10), nil
+	path := base + "/keeper." + strconv.FormatUint(st.Ino, 10)
+	if nth > 0 {
+		path += "." + strconv.Itoa(nth)
+	}
+	return path, nil
 }
 
 // ErrBusy is the error of Connect while another process starts or ends the keeper,
@@ -26,19 +36,19 @@ func Socket(base string) (string, error) {
 // unless that process is stopped.
 var ErrBusy = errors.New("keeper.lock is held, or the keeper takes no more connections: is a gracemon stopped or frozen?")
 
-// Connect connects to the keeper. One that is not there is started: once, however
-// many supervisors come at the same time. tries is how often that has failed
-// before.
+// Connect connects to the nth keeper. One that is not there is started: once, however
+// many supervisors come at the same time. program is where gracemon was installed;
+// tries is how often it has failed before.
 //
 // Nothing here waits for another process, which may be stopped, and would keep
 // the supervisor from the deadlines of its container: the error is ErrBusy. The
 // keeper's socket is made before it is started.
-func Connect(tries int) (conn int, err error) {
+func Connect(nth int, program string, tries int) (conn int, err error) {
 	base, err := statedir.Base()
 	if err != nil {
 		return -1, err
 	}
-	path, err := Socket(base)
+	path, err := Socket(base, nth)
 	if err != nil {
 		return -1, err
 	}
@@ -54,7 +64,7 @@ func Connect(tries int) (conn int, err error) {
 	if conn, err = dial(path); err != unix.ECONNREFUSED && err != unix.ENOENT {
 		return conn, err // another one was faster
 	}
-	if err := start(path, tries); err != nil {
+	if err := start(path, program, tries); err != nil {
 		return -1, err
 	}
 	return dial(path)
@@ -104,7 +114,7 @@ func lockBase(base string) (fd int, err error) {
 
 // start makes the socket, with the lock held, and starts the process that is to
 // listen on it.
-func start(path string, tries int) error {
+func start(path, program string, tries int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -131,17 +141,22 @@ func start(path string, tries int) error {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
 	// A reader of the list of processes is to find it by its name.
-	argv := []string{ownProgram(), "--keeper"}
-	if tries == 0 {
-		if scoped := inScope(argv); scoped != nil {
-			if _, err := syscall.ForkExec(scoped[0], scoped, attr); err == nil {
-				return nil
+	argv := []string{program, "--keeper"}
+	return ownsignal.Held(func() error {
+		if tries == 0 {
+			if scoped := inScope(argv); scoped != nil {
+				if _, err := syscall.ForkExec(scoped[0], scoped, attr); err == nil {
+					return nil
+				}
 			}
 		}
-	}
-	_, err = syscall.ForkExec("/proc/self/exe", argv, attr)
-	return err
+		_, err := syscall.ForkExec("/proc/self/exe", argv, attr)
+		return err
+	}, caught[:]...)
 }
+
+// caught are the signals that do not end a keeper which holds anything.
+var caught = [...]signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.HUP}
 
 // environment is what the keeper and those it starts need: where state is, and
 // how to reach a service manager. A container's own comes from its origin.
@@ -227,8 +242,10 @@ func JoinCgroups(lines []string, roots bool) {
 }
 
 // removeOwn removes the socket of this process.
-func removeOwn(base string) {
-	if path, err := Socket(base); err == nil {
-		_ = unix.Unlink(path)
+func removeOwn() {
+	if sa, err := unix.Getsockname(listener); err == nil {
+		if name, ok := sa.(*unix.SockaddrUnix); ok {
+			_ = unix.Unlink(name.Name)
+		}
 	}
 }

@@ -40,7 +40,8 @@ type Loop struct {
 	added    int32    // counts Add
 	timers   []*Timer // armed; few, so that a list will do
 	deferred []func()
-	turns    uint64
+	turn     lifecycle.Instant // when the present one began
+	before   lifecycle.Instant // when the one before it did
 	stopped  bool
 }
 
@@ -117,9 +118,9 @@ func (l *Loop) Defer(f func()) { l.deferred = append(l.deferred, f) }
 // has something to tell.
 func (l *Loop) FD() int { return l.epoll }
 
-// Turns is how often something has happened: descriptors that were ready, or
-// timers that were due, or both at once.
-func (l *Loop) Turns() uint64 { return l.turns }
+// Turns gives when the present turn of the loop began, and when the one before it
+// did: something happens in each, descriptors are ready or timers due.
+func (l *Loop) Turns() (now, before lifecycle.Instant) { return l.turn, l.before }
 
 // OnlyWaitsFor reports whether nothing but these descriptors can make anything
 // happen: no other is waited for, no timer is armed, nothing is deferred.
@@ -189,7 +190,7 @@ func (l *Loop) once(ready []unix.EpollEvent) error {
 	if err != nil && err != unix.EINTR {
 		return &OpError{"epoll_pwait2", err}
 	}
-	l.turns++
+	l.before, l.turn = l.turn, Now()
 	for _, ev := range ready[:max(n, 0)] {
 		// A handler that ran before may have removed this one.
 		if h, ok := l.handlers[ev.Fd]; ok && h.nth == ev.Pad {

@@ -17,6 +17,7 @@ const keeperVariable = "GRACEMON_KEEPER"
 type deposit struct {
 	c     *Container
 	conn  int // 0: none
+	nth   int // keeper: those before have no room
 	tries int // to start a keeper
 	waits int // for another process that does it just now
 	since lifecycle.Instant
@@ -65,7 +66,7 @@ func (d *deposit) connect() (err error) {
 	if d.conn > 0 {
 		return nil
 	}
-	if d.conn, err = keeper.Connect(d.tries); err != nil {
+	if d.conn, err = keeper.Connect(d.nth, d.c.s.program, d.tries); err != nil {
 		d.conn = 0
 		return err
 	}
@@ -111,9 +112,18 @@ func (d *deposit) give() error {
 	return keeper.Deposit(d.conn, c.dir.Path(), names, fds)
 }
 
-// ended: the keeper is gone, since it has nothing else to say. Another one is
-// started, by whoever comes first.
-func (d *deposit) ended(uint32) { d.later() }
+// ended: the keeper is gone, and another one is started, by whoever comes first; or it
+// has no room, and the next one has.
+func (d *deposit) ended(uint32) {
+	if keeper.IsFull(d.conn) && d.nth < keeper.MostKeepers-1 {
+		d.close()
+		d.nth++
+		d.again()
+		return
+	}
+	d.nth = 0
+	d.later()
+}
 
 func (d *deposit) later() {
 	if d.conn > 0 && loop.Now() > d.since.After(10*lifecycle.Second) {

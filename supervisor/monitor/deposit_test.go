@@ -25,14 +25,14 @@ func TestStoppedKeeper(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	path, err := keeper.Socket(base)
+	path, err := keeper.Socket(base, 0)
 	must(err)
 	stopped, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	must(err)
 	defer unix.Close(stopped)
 	must(unix.Bind(stopped, &unix.SockaddrUnix{Name: path}))
 	must(unix.Listen(stopped, 0))
-	first, err := keeper.Connect(0)
+	first, err := keeper.Connect(0, "gracemon", 0)
 	must(err)
 	defer unix.Close(first)
 

@@ -40,6 +40,7 @@ import (
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/logs"
 	"gracerun.io/supervisor/ownsignal"
+	"gracerun.io/supervisor/program"
 )
 
 // The environment says to the daemon that it is one. It is not passed on.
@@ -90,7 +91,7 @@ func foreground(args []string) int {
 	case o == nil:
 		return code
 	case o.Keeper:
-		return keeper.Main(func(text string) { syslog(infoPriority, text) })
+		return keeper.Main(program.Path(args[0]), func(text string) { syslog(infoPriority, text) })
 	case o.Recover != "":
 		return startSuccessors(o.Recover)
 	case o.Upgrade != "":

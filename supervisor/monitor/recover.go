@@ -40,7 +40,7 @@ func (c *Container) beginMemo() {
 	if c.journal == nil || c.server.fd == 0 {
 		return
 	}
-	origin := &recovery.Origin{Program: ownProgram(), OOMScore: c.s.oomScore, Env: c.env, Args: c.s.args}
+	origin := &recovery.Origin{Program: c.s.program, OOMScore: c.s.oomScore, Env: c.env, Args: c.s.args}
 	var err error
 	if origin.Dir, err = unix.Getwd(); err == nil {
 		if text, err := readFile("/proc/self/cgroup"); err == nil {
@@ -53,17 +53,6 @@ func (c *Container) beginMemo() {
 	if err != nil {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error() + ": nobody can go on if its supervisor dies")
 	}
-}
-
-// ownProgram is the path of this program, by which a newer one is found once it
-// has been put in its place.
-func ownProgram() string {
-	var buf [unix.PathMax]byte
-	n, err := unix.Readlink(selfPath, buf[:])
-	if err != nil {
-		return selfPath
-	}
-	return strings.TrimSuffix(string(buf[:n]), " (deleted)")
 }
 
 // noteInit notes who init is.
@@ -95,6 +84,7 @@ func (c *Container) unspent(rules []faults.Rule) []faults.Rule {
 // whose supervisor is dead, and ends when they have taken their places. "all"
 // stands for all state directories of the user.
 func startSuccessors(where string) (status int) {
+	keeper.RestoreLimit()
 	kept := keptDescriptors()
 	_, byKeeper := unix.Getenv(keeper.KeptVariable)
 	inherited.Close(3) // what else the caller has open is no business of a successor
@@ -430,7 +420,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if err != nil {
 		return nil, err
 	}
-	s.oomScore = origin.OOMScore
+	s.oomScore, s.program = origin.OOMScore, origin.Program
 	same := listening >= 0 // process as before
 	if !same {
 		keeper.JoinCgroups(origin.Cgroups, false)

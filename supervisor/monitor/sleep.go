@@ -44,12 +44,13 @@ const (
 	epollName   = "epoll"
 )
 
-// rest looks from time to time whether anything has happened.
+// rest looks from time to time how long nothing has happened.
 type rest struct {
 	timer   loop.Timer
 	usual   lifecycle.Duration
 	every   lifecycle.Duration
-	turns   uint64
+	looked  lifecycle.Instant // in that turn of the loop
+	since   lifecycle.Instant // nothing had happened then
 	refused bool // and that was said
 }
 
@@ -88,19 +89,22 @@ func restPatience() (d lifecycle.Duration, wrong string) {
 
 func (c *Container) lookAgain() {
 	r := &c.s.rest
-	r.turns = c.s.loop.Turns()
 	c.s.loop.Arm(&r.timer, loop.Now().After(r.every))
 }
 
-// sleepIfIdle is a turn of the loop itself, and must have been the only one.
+// sleepIfIdle is a turn of the loop itself. What counts is when the one before it was.
 func (c *Container) sleepIfIdle() {
 	r := &c.s.rest
 	if len(c.s.containers) == 0 {
 		return
 	}
-	if c.s.loop.Turns() != r.turns+1 {
+	now, since := c.s.loop.Turns()
+	if since == r.looked {
+		since = r.since // that turn was only to look
+	}
+	if r.looked, r.since = now, since; now < since.After(r.every) {
 		r.every = max(c.memo.Patience(), r.usual)
-		c.lookAgain()
+		c.s.loop.Arm(&r.timer, since.After(r.every))
 		return
 	}
 	if c.canSleep() {
@@ -220,37 +224,52 @@ func (c *Container) sharesProcesses() bool {
 	ownPath, ok := hierarchy(string(own), controller)
 	itsPath, known := hierarchy(string(its), controller)
 	if !ok || !known {
-		return userLimited()
+		_, limited := userLimit()
+		return limited
 	}
-	limit := func(path string) bool {
+	limit := func(path string) (int, bool) {
 		text, err := readFile(mount + path + "/pids.max")
-		return err == nil && strings.TrimSpace(string(text)) != "max"
+		if err != nil {
+			return 0, false
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text))) // "max" is none
+		return n, err == nil
 	}
-	return sharedLimit(ownPath, itsPath, limit, userLimited)
+	return sharedLimit(ownPath, itsPath, limit, userLimit)
 }
 
-// sharedLimit looks for the first limit that the container meets, from its cgroup
-// upwards: one that is not its supervisor's too, or one that is.
-func sharedLimit(own, its string, limited func(path string) bool, byUser func() bool) bool {
+// room is how many processes are to be left for a supervisor that wakes up, and for
+// what else there may be.
+const room = 32
+
+// sharedLimit looks for a limit of processes that the container can reach, by its
+// cgroup or one above, and that is its supervisor's too: every one that they share
+// counts, as far as those of the container alone do not keep it away from it.
+func sharedLimit(own, its string, limit func(path string) (int, bool), user func() (int, bool)) bool {
+	most := 1 << 30 // that the container can have
 	for path := its; ; path = path[:strings.LastIndexByte(path, '/')] {
 		path = strings.TrimSuffix(path, "/")
-		shared := path == "" || own == path || strings.HasPrefix(own, path+"/")
-		switch {
-		case limited(path):
-			return shared
-		case path == "":
-			return byUser()
+		if n, limited := limit(path); limited {
+			shared := path == "" || own == path || strings.HasPrefix(own, path+"/")
+			if shared && most+room > n {
+				return true
+			}
+			most = min(most, n)
+		}
+		if path == "" {
+			n, limited := user()
+			return limited && most+room > n
 		}
 	}
 }
 
-// userLimited reports whether the processes of this user are counted and limited
+// userLimit is how many processes this user may have, if they are counted
 // (RLIMIT_NPROC in getrlimit(2)): those of root in the first user namespace are not.
-func userLimited() bool {
+func userLimit() (n int, limited bool) {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NPROC, &limit) != nil || limit.Cur == unix.RLIM_INFINITY {
-		return false
+		return 0, false
 	}
 	users, err := readFile("/proc/self/uid_map")
-	return err != nil || unix.Geteuid() != 0 || !strings.Contains(string(users), "4294967295")
+	return int(min(limit.Cur, 1<<30)), err != nil || unix.Geteuid() != 0 || !strings.Contains(string(users), "4294967295")
 }

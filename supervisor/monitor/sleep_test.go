@@ -93,24 +93,30 @@ func TestHowTheSleepWas(t *testing.T) {
 func TestSharedLimit(t *testing.T) {
 	for _, test := range []struct {
 		own, its string
-		limited  []string
-		user     bool
+		limits   map[string]int
+		user     int
 		want     bool
 	}{
 		{own: "/machine.slice/libpod-conmon-1.scope", its: "/machine.slice/libpod-1.scope/container"},
-		{own: "/a/conmon", its: "/a/ctr", limited: []string{"/a"}, want: true},
-		{own: "/a/conmon", its: "/a/ctr", limited: []string{"/a", "/a/ctr"}},
-		{own: "/a/conmon", its: "/a/b/ctr", limited: []string{"/a", "/a/b"}},
-		{own: "/a/conmon", its: "/ab/ctr", limited: []string{"/a"}},
-		{own: "/a", its: "/a/ctr", limited: []string{"/a"}, want: true},
-		{own: "/a", its: "/a", limited: []string{"/a"}, want: true},
-		{own: "/", its: "/", limited: []string{""}, want: true},
+		{own: "/a/conmon", its: "/a/ctr", limits: map[string]int{"/a": 100_000}, want: true},
+		{own: "/a/conmon", its: "/a/ctr", limits: map[string]int{"/a": 1000, "/a/ctr": 100}},
+		{own: "/a/conmon", its: "/a/ctr", limits: map[string]int{"/a": 100, "/a/ctr": 90}, want: true}, // nearly all
+		{own: "/pod/conmon", its: "/pod/ctr", limits: map[string]int{"/pod": 40, "/pod/ctr": 1000}, want: true},
+		{own: "/pod/conmon", its: "/pod/ctr/nested", limits: map[string]int{"/pod": 40, "/pod/ctr": 1000, "/pod/ctr/nested": 5}},
+		{own: "/all/pod/conmon", its: "/all/pod/ctr", limits: map[string]int{"/all": 500, "/all/pod": 2000, "/all/pod/ctr": 1000}, want: true},
+		{own: "/all/pod/conmon", its: "/all/pod/ctr", limits: map[string]int{"/all": 50, "/all/pod": 2000, "/all/pod/ctr": 10}},
+		{own: "/a/conmon", its: "/a/b/ctr", limits: map[string]int{"/a": 1000, "/a/b": 100}},
+		{own: "/a/conmon", its: "/ab/ctr", limits: map[string]int{"/a": 10}},
+		{own: "/a", its: "/a/ctr", limits: map[string]int{"/a": 10}, want: true},
+		{own: "/a", its: "/a", limits: map[string]int{"/a": 1000}, want: true},
+		{own: "/", its: "/", limits: map[string]int{"": 1000}, want: true},
 		{own: "/", its: "/a/b"},
-		{own: "/", its: "/a/b", user: true, want: true},
-		{own: "/", its: "/a/b", user: true, limited: []string{"/a/b"}},
+		{own: "/", its: "/a/b", user: 1000, want: true},
+		{own: "/", its: "/a/b", user: 1000, limits: map[string]int{"/a/b": 100}},
+		{own: "/", its: "/a/b", user: 1000, limits: map[string]int{"/a/b": 2000}, want: true},
 	} {
-		limited := func(path string) bool { return slices.Contains(test.limited, path) }
-		if got := sharedLimit(test.own, test.its, limited, func() bool { return test.user }); got != test.want {
+		limit := func(path string) (int, bool) { n, ok := test.limits[path]; return n, ok }
+		if got := sharedLimit(test.own, test.its, limit, func() (int, bool) { return test.user, test.user > 0 }); got != test.want {
 			t.Errorf("%+v: got %v", test, got)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/ownsignal"
+	"gracerun.io/supervisor/program"
 )
 
 // Supervisor is the daemon's process: what all its containers share.
@@ -20,6 +21,7 @@ type Supervisor struct {
 	loop    *loop.Loop
 	signals ownsignal.Catcher
 	args    []string // the command line
+	program string   // where gracemon was installed
 
 	// children are the processes whose end somebody waits for, by number; their
 	// pidfds are in the loop. Others are orphans of containers.
@@ -54,6 +56,7 @@ func supervise(args []string) int {
 		return n.failErr("Failed to start", err)
 	}
 	s.args = args
+	s.program = program.Path(args[0])
 	if _, wrong := restPatience(); wrong != "" {
 		n.warn("container " + o.ID + ": " + wrong)
 	}

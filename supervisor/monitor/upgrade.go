@@ -14,6 +14,7 @@ import (
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/ownsignal"
+	"gracerun.io/supervisor/program"
 	"gracerun.io/supervisor/recovery"
 )
 
@@ -93,6 +94,10 @@ func (k *caller) upgrade() {
 		k.say(control.Reply{Answer: control.Refused, Text: "it has ended"})
 		return
 	}
+	if err := program.Check(c.s.program); err != nil {
+		k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + c.s.program + ": " + err.Error()})
+		return
+	}
 	k.whenIdle(0)
 }
 
@@ -111,7 +116,7 @@ func (k *caller) whenIdle(tries int) {
 			if !k.stays() {
 				return
 			}
-			k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + ownProgram() + ": " + err.Error()})
+			k.say(control.Reply{Answer: control.Failed, Errno: errnoOf(err), Text: "execute " + c.s.program + ": " + err.Error()})
 		})
 	case tries < 500:
 		c.at(loop.Now().After(10*lifecycle.Millisecond), func() { k.whenIdle(tries + 1) })
@@ -178,7 +183,7 @@ func (c *Container) becomeNew(asked *caller) error {
 	}
 	env, passed := c.passOn(asked)
 	env = append(successorEnvironment(origin, c.dir.Path()), env...)
-	return handOn(passed, func() error { return syscall.Exec(ownProgram(), origin.Args, env) })
+	return handOn(passed, func() error { return syscall.Exec(c.s.program, origin.Args, env) })
 }
 
 // passOn lists what this process has open and its next program is to have: in
