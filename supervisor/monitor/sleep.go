@@ -51,7 +51,7 @@ type rest struct {
 	every   lifecycle.Duration
 	looked  lifecycle.Instant // in that turn of the loop
 	since   lifecycle.Instant // nothing had happened then
-	refused bool // and that was said
+	refused bool              // and that was said
 }
 
 // restWhenIdle begins to look.
@@ -102,7 +102,8 @@ func (c *Container) sleepIfIdle() {
 	if since == r.looked {
 		since = r.since // that turn was only to look
 	}
-	if r.looked, r.since = now, since; now < since.After(r.every) {
+	// The turn began before its timers were due.
+	if r.looked, r.since = now, since; loop.Now() < since.After(r.every) {
 		r.every = max(c.memo.Patience(), r.usual)
 		c.s.loop.Arm(&r.timer, since.After(r.every))
 		return
