@@ -14,6 +14,7 @@ import (
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
@@ -623,10 +624,4 @@ func watchDir(dir *statedir.Dir) (int, error) {
 	return fd, nil
 }
 
-func now() lifecycle.Instant {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
-		panic("clock_gettime: " + err.Error()) // the clock exists in every kernel
-	}
-	return lifecycle.Instant(ts.Nano())
-}
+func now() lifecycle.Instant { return hostclock.Now() }

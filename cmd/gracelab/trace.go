@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
-	"golang.org/x/sys/unix"
 
 	"gracerun.io/check"
 	"gracerun.io/internal/story"
@@ -24,6 +23,7 @@ import (
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/history"
+	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/timeline"
@@ -342,10 +342,4 @@ func statusText(s process.Status) string {
 	return fmt.Sprintf("exit code %d", s.Code)
 }
 
-func monotonic() time.Duration {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		panic(err)
-	}
-	return time.Duration(now.Nano())
-}
+func monotonic() time.Duration { return time.Duration(hostclock.Now()) }

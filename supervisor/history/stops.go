@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/internal/wholefile"
+	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
@@ -52,10 +53,7 @@ func (c *Container) Journal() (*journal.Journal, error) {
 func (c *Container) Wall(j *journal.Journal, at lifecycle.Instant) time.Time {
 	last, then := j.Records[len(j.Records)-1].At, c.Last
 	if !c.Gone {
-		var ts unix.Timespec
-		if unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) == nil {
-			last, then = lifecycle.Instant(ts.Nano()), time.Now()
-		}
+		last, then = hostclock.Now(), time.Now()
 	}
 	return then.Add(time.Duration(at - last))
 }

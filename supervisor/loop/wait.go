@@ -5,17 +5,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/lifecycle"
 )
 
-// Now gives the present instant: CLOCK_MONOTONIC, which stands still in suspend
-// and does not follow the wall clock (invariant I10).
-func Now() lifecycle.Instant {
-	var ts unix.Timespec
-	// It cannot fail: every Linux has this clock.
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return lifecycle.Instant(ts.Nano())
-}
+// Now gives the present instant (hostclock.Now).
+func Now() lifecycle.Instant { return hostclock.Now() }
 
 // wait blocks until a descriptor is ready or the next timer is due.
 //
