@@ -49,6 +49,7 @@ endif
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(PROGRAMS:%=$(BIN)/%) $(DESTDIR)$(PREFIX)/bin
+	$(if $(DESTDIR),,sh docs/deploy/gracerun-selinux add $(PREFIX)/bin)
 
 # What the demo and the tests need from Debian; says what is missing if it cannot install.
 deps:

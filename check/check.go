@@ -1,10 +1,13 @@
 // Package check answers the question whether this node is affected: by the
-// versions of what is installed, and by the state of the containers that run.
+// versions of what is installed, by the state of the containers that run, and by
+// labels that SELinux expects to be others.
 package check
 
 import (
 	"context"
 	"os"
+
+	"gracerun.io/runtime/statedir"
 )
 
 // Level says how bad a finding is.
@@ -28,6 +31,7 @@ type Finding struct {
 type Report struct {
 	Programs   []Program   `json:"programs"`
 	Containers []Container `json:"containers"`
+	SELinux    *SELinux    `json:"selinux,omitempty"` // nil where there is none
 	// NotLookedAt says what could not be looked at, and why.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
@@ -43,6 +47,11 @@ func Node(ctx context.Context) *Report {
 		r.NotLookedAt = append(r.NotLookedAt, "properties of scopes: systemd is not running here")
 	}
 	r.Containers = containers(ctx, systemd)
+	base, err := statedir.Base()
+	if err != nil {
+		r.NotLookedAt = append(r.NotLookedAt, "the label of gracerun's state: "+err.Error())
+	}
+	r.SELinux = selinux("", labels(ownPrograms(), base))
 	return r
 }
 
@@ -62,6 +71,9 @@ func (r *Report) Worst() Level {
 	}
 	for _, c := range r.Containers {
 		see(c.Found)
+	}
+	if r.SELinux != nil {
+		see(r.SELinux.Found)
 	}
 	return worst
 }

@@ -68,3 +68,65 @@ func TestDemoOnAFreshMachine(t *testing.T) {
 		}
 	}
 }
+
+// TestInstallLabels: where there is SELinux `make install` tells the host's policy of
+// the programs, and never when it fills a DESTDIR for another host.
+func TestInstallLabels(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root labels programs")
+	}
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Skip("this host has SELinux: its own labels are not to be touched")
+	}
+	const added = "semanage fcontext -a -t container_runtime_exec_t PREFIX/bin/gracerun\n" +
+		"semanage fcontext -a -t container_runtime_exec_t PREFIX/bin/gracerun-native\n" +
+		"semanage fcontext -a -t conmon_exec_t PREFIX/bin/gracemon\n"
+	const newRun, oldRun = "semanage fcontext -a -t container_var_run_t /run/gracerun(/.*)?\n", "semanage fcontext -a -t container_var_run_t /var/run/gracerun(/.*)?\n"
+	const labelled = "restorecon -RF PREFIX/bin/gracerun\nrestorecon -RF PREFIX/bin/gracerun-native\nrestorecon -RF PREFIX/bin/gracemon\n"
+	for _, test := range []struct {
+		name, destdir string
+		rules         string // that the policy has already
+		fails         string // the verb of semanage that fails
+		want          string
+		says          string
+	}{
+		{name: "a host", want: added + newRun + labelled},
+		{name: "an older policy", rules: "/run = /var/run", want: added + oldRun + labelled},
+		{name: "installed before, and the monitor labelled as another", want: "semanage fcontext -m -t conmon_exec_t PREFIX/bin/gracemon\n" + labelled,
+			rules: "PREFIX/bin/gracerun     all files   system_u:object_r:container_runtime_exec_t:s0\n" +
+				"PREFIX/bin/gracerun-native     all files   system_u:object_r:container_runtime_exec_t:s0\n" +
+				"PREFIX/bin/gracemon     all files   system_u:object_r:container_runtime_exec_t:s0\n" +
+				"/run/gracerun(/.*)?     all files   system_u:object_r:container_var_run_t:s0\n"},
+		{name: "no container-selinux", fails: "-a", want: added + newRun + labelled, says: "no file context for PREFIX/bin/gracemon. If the policy lacks the type, install container-selinux"},
+		{name: "a package", destdir: "PREFIX/dest", want: ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := makeTree(t)
+			prefix := filepath.Join(m.dir, "usr")
+			here := strings.NewReplacer("PREFIX", prefix)
+			write(t, filepath.Join(m.dir, "docs/deploy/gracerun-selinux"), read(t, "deploy/gracerun-selinux"), 0o644)
+			write(t, filepath.Join(m.dir, "rules"), here.Replace(test.rules)+"\n/var/run = /run2\n", 0o644)
+			m.program("semanage", `case $2 in -l) cat `+m.dir+`/rules ;; "`+test.fails+`") exit 1 ;; esac`)
+			m.program("restorecon", "")
+			said, calls := m.make("install", "PREFIX="+prefix, "DESTDIR="+here.Replace(test.destdir))
+			var labels strings.Builder
+			for line := range strings.Lines(calls) {
+				if strings.HasPrefix(line, "restorecon") || strings.HasPrefix(line, "semanage fcontext -") && !strings.HasPrefix(line, "semanage fcontext -l") {
+					// Of this machine, if it has run gracerun.
+					if line != "restorecon -RF /run/gracerun\n" {
+						labels.WriteString(line)
+					}
+				}
+			}
+			if got := labels.String(); got != here.Replace(test.want) {
+				t.Errorf("called:\n%swant:\n%s", got, here.Replace(test.want))
+			}
+			if !strings.Contains(said, here.Replace(test.says)) {
+				t.Errorf("said %q, want %q", said, test.says)
+			}
+			if _, err := os.Stat(here.Replace(test.destdir) + prefix + "/bin/gracemon"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}

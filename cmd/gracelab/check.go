@@ -16,7 +16,7 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "is this node affected? Looks at versions, scopes and running containers; changes nothing",
+		Usage: "is this node affected? Looks at versions, scopes, running containers and SELinux's labels; changes nothing",
 		Description: `The exit code is 0 if nothing was found that can harm, 1 if something was, and 2
 if it did not work. What has "info" is true of every version there is.`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"}},
@@ -56,12 +56,16 @@ func printReport(out io.Writer, r *check.Report) {
 		fmt.Fprintln(out, "  "+c.String())
 		printFindings(out, c.Found)
 	}
+	if r.SELinux != nil {
+		fmt.Fprintln(out, "SELinux\n  "+r.SELinux.Mode)
+		printFindings(out, r.SELinux.Found)
+	}
 	for _, text := range r.NotLookedAt {
 		fmt.Fprintf(out, "Not looked at: %s\n", text)
 	}
 	switch r.Worst() {
 	case check.Harm:
-		fmt.Fprintln(out, "This node is affected: containers will lose their grace period.")
+		fmt.Fprintln(out, "This node is affected: containers will come to harm.")
 	case check.Warning:
 		fmt.Fprintln(out, "This node can be affected.")
 	default:
