@@ -3,7 +3,6 @@ package host
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -14,10 +13,7 @@ import (
 
 // runBound runs a program that ends with this process, however that is ended: the
 // kernel then sends it SIGTERM, by which mmdebstrap also takes its mounts away.
-func runBound(ctx context.Context, stdout, stderr io.Writer, env []string, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.Env = append(os.Environ(), env...)
+func runBound(cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	// The kernel takes the thread that has started it for the parent (prctl(2),
 	// PR_SET_PDEATHSIG). This one then lives as long as the program.

@@ -17,7 +17,7 @@ import (
 // TestMain lets the test binary be a process that has a host and is killed.
 func TestMain(m *testing.M) {
 	if pidFile := os.Getenv("GRACELAB_TEST_BOUND"); pidFile != "" {
-		err := runBound(context.Background(), nil, nil, nil, "sh", "-c", "echo $$ >"+pidFile+".new; mv "+pidFile+".new "+pidFile+"; exec sleep 1000")
+		err := runBound(exec.Command("sh", "-c", "echo $$ >"+pidFile+".new; mv "+pidFile+".new "+pidFile+"; exec sleep 1000"))
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

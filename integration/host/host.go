@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -25,6 +26,9 @@ type Job struct {
 	// Files are put below /run before systemd starts, so that units in
 	// systemd/system and settings in systemd/system.conf.d are read at boot.
 	Files map[string]File
+
+	// Kernel is added to the kernel's command line, as "security=selinux".
+	Kernel string
 
 	// Script is run by bash as a service once the host is up; what it prints is
 	// in the transcript. The host is powered off when it ends.
@@ -109,8 +113,10 @@ func (i *Image) Run(ctx context.Context, job Job) (*Transcript, error) {
 	go watchProgress(ctx, cancel, cmp.Or(job.Patience, defaultPatience), console, output)
 
 	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, emulator, i.arguments(initrd, job.Kernel, console, output)...)
+	cmd.Stdout, cmd.Stderr = &said, &said
 	began := time.Now()
-	err = runBound(ctx, &said, &said, nil, emulator, i.arguments(initrd, console, output)...)
+	err = runBound(cmd)
 	t := &Transcript{Output: readText(output), Console: readText(console), Took: time.Since(began)}
 	switch {
 	case ctx.Err() != nil:
@@ -148,7 +154,7 @@ func (t *Transcript) judge(powersOff bool) error {
 
 // arguments of the emulator. Its microvm starts quicker than the q35, but often
 // not at all without KVM: the kernel then finds no clock to measure the TSC by.
-func (i *Image) arguments(initrd, console, output string) []string {
+func (i *Image) arguments(initrd, kernel, console, output string) []string {
 	accel, cpu := "tcg,thread=multi", "max"
 	if kvm() {
 		accel, cpu = "kvm", "host"
@@ -158,7 +164,7 @@ func (i *Image) arguments(initrd, console, output string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", i.path("vmlinuz"), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet panic=-1 rw systemd.unit=basic.target systemd.wants=gracelab.service systemd.getty_auto=no " +
-			"systemd.show_status=yes systemd.log_target=console loglevel=4",
+			"systemd.show_status=yes systemd.log_target=console loglevel=4 " + kernel,
 		"-serial", "file:" + console, "-serial", "file:" + output,
 		"-drive", "if=none,id=root,format=raw,snapshot=on,file=" + i.path("root.ext4"), "-device", "virtio-blk-pci,drive=root",
 	}

@@ -14,7 +14,7 @@ import (
 const cache = "../../.work/host"
 
 var imageOnce = sync.OnceValues(func() (*Image, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour) // a minute, but for load and mirror
 	defer cancel()
 	return Get(ctx, cache)
 })
@@ -44,7 +44,7 @@ func TestScriptThatFails(t *testing.T) {
 }
 
 func TestFileOutsideOfRun(t *testing.T) {
-	i := &Image{t.TempDir()}
+	i := &Image{dir: t.TempDir()}
 	if err := os.WriteFile(i.path("busybox"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +66,8 @@ func TestImageIsNotMadeOverOtherFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "thesis.txt"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	i := &Image{dir}
-	if err := i.replace(t.Context()); err == nil || !strings.Contains(err.Error(), "not ours to remove") {
+	i := &Image{dir: dir}
+	if err := i.replace(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "not ours to remove") {
 		t.Errorf("error %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "thesis.txt")); err != nil {

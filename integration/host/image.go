@@ -3,7 +3,9 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"debug/elf"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,24 +16,33 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/docs/deploy"
 )
 
 // Image is the disk, the kernel and its modules, in a directory.
-type Image struct{ dir string }
+type Image struct {
+	dir  string
+	lock *os.File // while it is made: of who makes it, and of the programs that do
+}
 
 const (
 	release      = "bookworm" // crun 1.8.1, the one of cri-o issue 8609
 	newerRelease = "trixie"   // crun 1.21, where it is fixed
-	diskMiB      = 512        // sparse
+	diskMiB      = 700        // sparse
 	diskName     = "gracelab"
 
 	// Of the image, so that one that an older version of this package made is
 	// not taken for its own. Change it with what the image holds.
-	imageVersion = "3"
+	imageFormat = "4"
 )
 
+// imageVersion is the format's, and that of the files which are worked into it.
+var imageVersion = fmt.Sprintf("%s %.8x", imageFormat, sha256.Sum256([]byte(containerPolicy+deploy.SELinux)))
+
 // packages of the host; mmdebstrap adds what they depend on.
-var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "kmod", "crun", "runc", "conmon", "podman", "uidmap"}
+var packages = []string{"systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "kmod", "crun", "runc", "conmon", "podman", "uidmap",
+	"selinux-policy-default", "policycoreutils", "policycoreutils-python-utils", "selinux-utils", "apparmor"}
 
 // Where programs are on the host, beside those of Debian in /usr/bin.
 const (
@@ -51,7 +62,7 @@ func Get(ctx context.Context, dir string) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{dir}
+	i := &Image{dir: dir}
 	if i.complete() {
 		return i, nil
 	}
@@ -69,14 +80,14 @@ func Get(ctx context.Context, dir string) (*Image, error) {
 	if i.complete() {
 		return i, nil
 	}
-	if err := i.replace(ctx); err != nil {
+	if err := i.replace(ctx, lock); err != nil {
 		return nil, fmt.Errorf("make the test host's disk in %s: %w", dir, err)
 	}
 	return i, nil
 }
 
 // replace makes the image beside its place and moves it there when it is whole.
-func (i *Image) replace(ctx context.Context) error {
+func (i *Image) replace(ctx context.Context, lock *os.File) error {
 	entries, err := os.ReadDir(i.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -84,7 +95,7 @@ func (i *Image) replace(ctx context.Context) error {
 	if _, err := os.Stat(i.path("version")); err != nil && len(entries) > 0 {
 		return errors.New("there is something else in it, which is not ours to remove")
 	}
-	made := &Image{i.dir + ".new"}
+	made := &Image{i.dir + ".new", lock}
 	defer os.RemoveAll(made.dir)
 	if err := made.build(ctx); err != nil {
 		return err
@@ -106,7 +117,7 @@ func Missing() error {
 		return fmt.Errorf("%w: its disk is made for amd64 only, this is %s", ErrMissing, runtime.GOARCH)
 	}
 	var absent []string
-	for _, program := range []string{emulator, "mmdebstrap", "mke2fs", "patchelf", "busybox", "apt-get"} {
+	for _, program := range []string{emulator, "mmdebstrap", "mke2fs", "patchelf", "busybox", "apt-get", "unshare"} {
 		if _, err := exec.LookPath(program); err != nil {
 			absent = append(absent, program)
 		}
@@ -130,11 +141,11 @@ func (i *Image) build(ctx context.Context) error {
 		}
 	}
 	defer os.RemoveAll(i.path("tree"))
-	mirror, err := mirror(ctx)
+	mirror, err := i.mirror(ctx)
 	if err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context, string) error{i.unpackKernel, i.installHost, i.addNewerCrun, i.addRootfs, i.makeDisk} {
+	for _, step := range []func(context.Context, string) error{i.unpackKernel, i.installHost, i.addNewerCrun, i.addRootfs, i.addPolicy, i.makeDisk} {
 		if err := step(ctx, mirror); err != nil {
 			return err
 		}
@@ -143,9 +154,9 @@ func (i *Image) build(ctx context.Context) error {
 }
 
 // mirror gives the address from which apt on this machine takes its packages.
-func mirror(ctx context.Context) (string, error) {
+func (i *Image) mirror(ctx context.Context) (string, error) {
 	for _, filter := range []string{"Codename: " + release, "Origin: Debian"} {
-		out, err := run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", filter)
+		out, err := i.run(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", filter)
 		if err != nil {
 			return "", err
 		}
@@ -159,7 +170,7 @@ func mirror(ctx context.Context) (string, error) {
 // unpackKernel gets Debian's kernel for virtual machines without installing it.
 func (i *Image) unpackKernel(ctx context.Context, mirror string) error {
 	tree := i.path("tree", "kernel")
-	if err := mmdebstrap(ctx, "extract", "linux-image-cloud-amd64", release, tree, mirror); err != nil {
+	if err := i.mmdebstrap(ctx, "extract", "linux-image-cloud-amd64", release, tree, mirror); err != nil {
 		return err
 	}
 	kernels, _ := filepath.Glob(filepath.Join(tree, "boot", "vmlinuz-*"))
@@ -186,7 +197,7 @@ func (i *Image) unpackKernel(ctx context.Context, mirror string) error {
 
 func (i *Image) installHost(ctx context.Context, mirror string) error {
 	tree := i.path("tree", "root")
-	if err := mmdebstrap(ctx, "minbase", strings.Join(packages, ","), release, tree, mirror); err != nil {
+	if err := i.mmdebstrap(ctx, "minbase", strings.Join(packages, ","), release, tree, mirror); err != nil {
 		return err
 	}
 	for name, text := range map[string]string{
@@ -205,11 +216,11 @@ func (i *Image) installHost(ctx context.Context, mirror string) error {
 // host's own, and writes into it where they are.
 func (i *Image) addNewerCrun(ctx context.Context, mirror string) error {
 	tree := i.path("tree", "root", "opt", newerRelease)
-	if err := mmdebstrap(ctx, "extract", "crun", newerRelease, tree, mirror); err != nil {
+	if err := i.mmdebstrap(ctx, "extract", "crun", newerRelease, tree, mirror); err != nil {
 		return err
 	}
 	const lib = "/opt/" + newerRelease + "/usr/lib/x86_64-linux-gnu"
-	_, err := run(ctx, "patchelf", "--set-interpreter", lib+"/ld-linux-x86-64.so.2", "--force-rpath", "--set-rpath", lib,
+	_, err := i.run(ctx, "patchelf", "--set-interpreter", lib+"/ld-linux-x86-64.so.2", "--force-rpath", "--set-rpath", lib,
 		i.path("tree", "root", NewerCrun))
 	return err
 }
@@ -262,8 +273,31 @@ func isStatic(program string) error {
 	return nil
 }
 
+//go:embed policy/container.cil
+var containerPolicy string
+
+// addPolicy adds the rules for containers to Debian's SELinux policy, the contexts of
+// gracerun's programs as `make install` adds them, and labels all files. It takes
+// effect where the kernel's command line chooses SELinux.
+func (i *Image) addPolicy(ctx context.Context, _ string) error {
+	root := i.path("tree", "root")
+	for name, text := range map[string]string{"etc/selinux/container.cil": containerPolicy, "etc/selinux/gracerun-selinux": deploy.SELinux} {
+		if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	const steps = `set -e
+semodule --noreload --install=/etc/selinux/container.cil
+sh /etc/selinux/gracerun-selinux add /usr/local/bin
+sed -i s/^SELINUX=.*/SELINUX=enforcing/ /etc/selinux/config
+setfiles -F -m /etc/selinux/default/contexts/files/file_contexts /`
+	_, err := i.run(ctx, "unshare", "--mount", "--propagation=private", "sh", "-c",
+		`mount -t proc proc "$0/proc" && PATH=/usr/sbin:/usr/bin exec chroot "$0" sh -c "$1"`, root, steps)
+	return err
+}
+
 func (i *Image) makeDisk(ctx context.Context, _ string) error {
-	_, err := run(ctx, "mke2fs", "-q", "-t", "ext4", "-L", diskName, "-O", "^has_journal", "-d", i.path("tree", "root"),
+	_, err := i.run(ctx, "mke2fs", "-q", "-t", "ext4", "-L", diskName, "-O", "^has_journal", "-d", i.path("tree", "root"),
 		i.path("root.ext4"), fmt.Sprintf("%dM", diskMiB))
 	return err
 }
@@ -271,17 +305,24 @@ func (i *Image) makeDisk(ctx context.Context, _ string) error {
 // mmdebstrap unpacks or installs packages of a release into a directory. The
 // manuals and translations are left out, and so is fsync: a tree that the
 // machine's crash leaves half written is made anew.
-func mmdebstrap(ctx context.Context, variant, include, release, to, mirror string) error {
-	_, err := run(ctx, "mmdebstrap", "--quiet", "--variant="+variant, "--include="+include,
+func (i *Image) mmdebstrap(ctx context.Context, variant, include, release, to, mirror string) error {
+	_, err := i.run(ctx, "mmdebstrap", "--quiet", "--variant="+variant, "--include="+include,
 		"--aptopt=APT::Install-Recommends \"false\"", "--aptopt=Acquire::Languages \"none\"", "--aptopt=Acquire::Retries \"3\"",
 		"--dpkgopt=force-unsafe-io", "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*", release, to, mirror)
 	return err
 }
 
-func run(ctx context.Context, name string, args ...string) (string, error) {
+// run runs a program that takes part in making the image, and gives what it prints.
+// It holds the lock, too: one that is still about to end when its caller was killed
+// is not to be met by the next.
+func (i *Image) run(ctx context.Context, name string, args ...string) (string, error) {
 	var out, said bytes.Buffer
-	if err := runBound(ctx, &out, &said, []string{"LC_ALL=C"}, name, args...); err != nil {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.ExtraFiles = []*os.File{i.lock}
+	if err := runBound(cmd); err != nil {
 		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(said.String()))
 	}
 	return out.String(), nil
