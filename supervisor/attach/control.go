@@ -29,6 +29,7 @@ type Control struct {
 // ControlConfig says where the FIFOs are and what to do.
 type ControlConfig struct {
 	Bundle   string
+	Keep     bool                 // FIFOs that are there already: a caller may wait in the open of one
 	Terminal bool                 // the container has a terminal; sizes mean nothing else
 	Reopen   func()               // reopen the log
 	Warn     func(message string) // of what cannot be understood
@@ -43,11 +44,12 @@ type fifo struct {
 	take    func(line []byte)
 }
 
-// OpenControl makes the FIFOs anew and serves them.
+// OpenControl makes the FIFOs anew, or goes on with those of a predecessor (Keep),
+// and serves them.
 func OpenControl(l *loop.Loop, cfg ControlConfig) (*Control, error) {
 	c := newControl(l, cfg)
 	for i, name := range []string{"ctl", "winsz"} {
-		if err := c.fds[i].open(cfg.Bundle + "/" + name); err != nil {
+		if err := c.fds[i].open(cfg.Bundle+"/"+name, cfg.Keep); err != nil {
 			c.Close()
 			return nil, err
 		}
@@ -62,9 +64,17 @@ func newControl(l *loop.Loop, cfg ControlConfig) *Control {
 	return c
 }
 
-func (f *fifo) open(path string) error {
+// open opens the FIFO for both directions. CRI-O opens it for writing, and that
+// open waits for a reader: one that waits in a FIFO whose name is taken away waits
+// for ever.
+func (f *fifo) open(path string, keep bool) error {
 	err := unix.Mkfifo(path, 0o660)
-	if err == unix.EEXIST {
+	var st unix.Stat_t
+	switch {
+	case err != unix.EEXIST:
+	case keep && unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFIFO:
+		err = nil
+	default:
 		if err = unix.Unlink(path); err == nil {
 			err = unix.Mkfifo(path, 0o660)
 		}

@@ -3,10 +3,12 @@ package attach
 import (
 	"bytes"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -262,4 +264,63 @@ func FuzzControl(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A caller that waits in the open of a dead supervisor's FIFO is heard by the
+// successor.
+func TestControlOfASuccessor(t *testing.T) {
+	r := newRig(t)
+	path := r.dir + "/ctl"
+	if err := unix.Mkfifo(path, 0o660); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error)
+	go func() {
+		file, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err == nil {
+			_, err = file.WriteString("2 0 0\n")
+			file.Close()
+		}
+		opened <- err
+	}()
+	// It is to be in its open(2) before the successor comes; a kernel that does not
+	// say what a thread waits for makes it a shorter test.
+	for deadline := time.Now().Add(5 * time.Second); !waitsForReader() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	reopened := false
+	c, err := OpenControl(r.loop, ControlConfig{Bundle: r.dir, Keep: true, Reopen: func() { reopened = true }, Warn: r.warn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	select {
+	case err := <-opened:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the caller still waits for a reader")
+	}
+	r.until("the log is reopened", func() bool { return reopened })
+
+	// What is no FIFO gives way, as before.
+	os.Remove(r.dir + "/winsz")
+	os.WriteFile(r.dir+"/winsz", nil, 0o600)
+	again, err := OpenControl(r.loop, ControlConfig{Bundle: r.dir, Keep: true, Warn: r.warn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// waitsForReader reports whether a thread is in the open(2) of a FIFO.
+func waitsForReader() bool {
+	paths, _ := filepath.Glob("/proc/self/task/*/wchan")
+	for _, path := range paths {
+		if text, _ := os.ReadFile(path); bytes.Contains(text, []byte("partner")) || bytes.Contains(text, []byte("fifo_open")) {
+			return true
+		}
+	}
+	return false
 }

@@ -307,7 +307,7 @@ func (l *Logs) Keep() int {
 
 // Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
 // log file gives way to a new one. One that somebody has moved away is left
-// where it is; else it is rotated (Rotate), or dropped.
+// where it is; else it is rotated (Rotate), or written on.
 func (l *Logs) Reopen() {
 	if l.k8s != nil {
 		l.k8s.reopen()

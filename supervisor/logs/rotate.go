@@ -30,8 +30,14 @@ func (k *k8sFile) replaceFull() {
 
 func (k *k8sFile) isOversize() bool { return k.oversize != 0 && loop.Now() < k.oversize }
 
-// reopen is the reopen of the ctl FIFO.
+// reopen is the reopen of the ctl FIFO. What is in a file that nobody has moved
+// away stays in it (conmon drops it, but for --log-rotate): a successor that finds
+// the log moved has begun a new one before the reopen comes that was to begin it.
 func (k *k8sFile) reopen() {
+	if !k.l.options.Rotate && k.inPlace() {
+		k.announce()
+		return
+	}
 	if err := k.replace(); err != nil {
 		k.l.options.Warn("Failed to reopen log file " + k.path + ": " + explain(err))
 		if !k.inPlace() {
@@ -67,6 +73,16 @@ func (k *k8sFile) inPlace() bool {
 	}
 	err := unix.Fstatat(unix.AT_FDCWD, k.path, &k.stat, 0)
 	return err == nil && k.stat.Ino == k.ino && k.stat.Dev == k.dev
+}
+
+// announce has whoever watches the log's directory for the reopened log see it, as
+// CRI-O does until it answers the kubelet: to allocate beyond the end of a file
+// counts as a change of it.
+func (k *k8sFile) announce() {
+	const block = 4096
+	if k.regular && unix.Fstat(k.fd, &k.stat) == nil {
+		_ = unix.Fallocate(k.fd, unix.FALLOC_FL_KEEP_SIZE, k.stat.Size, block)
+	}
 }
 
 // drop puts an empty file in the place of the log, as conmon does without

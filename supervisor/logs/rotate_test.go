@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Of a full log without --log-rotate nothing is kept.
@@ -88,7 +90,7 @@ func TestReopen(t *testing.T) {
 		moved   bool
 		want    map[string]string
 	}{
-		"drop":           {Options{}, false, map[string]string{"log": "T stdout F new\n"}},
+		"in place":       {Options{}, false, map[string]string{"log": "T stdout F old\nT stdout F new\n"}},
 		"moved":          {Options{}, true, map[string]string{"log": "T stdout F new\n", "log.moved": "T stdout F old\n"}},
 		"rotate":         {Options{Rotate: true, MaxFiles: 1}, false, map[string]string{"log": "T stdout F new\n", "log.1": "T stdout F old\n"}},
 		"rotate, moved":  {Options{Rotate: true, MaxFiles: 1}, true, map[string]string{"log": "T stdout F new\n", "log.moved": "T stdout F old\n"}},
@@ -115,6 +117,34 @@ func TestReopen(t *testing.T) {
 			if len(c.warnings) > 0 {
 				t.Errorf("warnings are %q", c.warnings)
 			}
+		})
+	}
+}
+
+// CRI-O waits for an event of the log, and for nothing else.
+func TestReopenIsSeen(t *testing.T) {
+	for name, moved := range map[string]bool{"in place": false, "moved": true} {
+		t.Run(name, func(t *testing.T) {
+			c := run(t, Options{})
+			c.says("old\n")
+			if moved {
+				os.Rename(c.log(), c.log()+".moved")
+			}
+			watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(watch)
+			if _, err := unix.InotifyAddWatch(watch, c.dir, unix.IN_CREATE|unix.IN_MOVED_TO|unix.IN_MODIFY); err != nil {
+				t.Fatal(err)
+			}
+			c.logs.Reopen()
+			events := make([]byte, 4096)
+			n, err := unix.Read(watch, events)
+			if err != nil || !strings.Contains(string(events[:n]), filepath.Base(c.log())+"\x00") {
+				t.Errorf("a watcher sees %q, %v", events[:max(n, 0)], err)
+			}
+			c.ends()
 		})
 	}
 }

@@ -64,7 +64,7 @@ func (k *clients) listenAt(c *Container, h *heritage) (err error) {
 		k.server.SetStdin(fd)
 		c.streams.ours[0] = -1
 	}
-	config := attach.ControlConfig{Bundle: o.Bundle, Terminal: o.Terminal, Reopen: c.streams.logs.Reopen, Warn: warn}
+	config := attach.ControlConfig{Bundle: o.Bundle, Keep: h != nil, Terminal: o.Terminal, Reopen: c.streams.logs.Reopen, Warn: warn}
 	if fds := [2]int{h.take(ctlName), h.take(winszName)}; fds[0] >= 0 && fds[1] >= 0 {
 		k.control, err = attach.AdoptControl(c.s.loop, config, fds)
 	} else {
