@@ -18,7 +18,7 @@ GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath $(GO_TAGS) -l
 FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install packages test conformance lint deps demo bench microbench soak clean
+.PHONY: build install packages test crio critest node-test conformance lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=$(BIN)/%)
 
@@ -66,7 +66,7 @@ lint:
 # no progress, so that -timeout is for what cannot be. Everything else runs with the
 # race detector.
 HOST = gracerun.io/integration/host
-test: deps lint build
+test: deps lint build crio
 	$(GO) test -race -short $$($(GO) list ./... | grep -v '^$(HOST)$$')
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
 	$(GO) test -short -timeout 2h $(HOST)
@@ -74,6 +74,23 @@ test: deps lint build
 # .deb and .rpm for amd64 and arm64, into .work/packages.
 packages: deps
 	packaging/build .work/packages
+
+# A real CRI-O and crictl for integration/crio, and what stands in for the rest of a
+# node: five minutes of a processor the first time.
+crio: deps
+	@integration/crio/programs/build crio || echo 'CRI-O cannot be built here (Go 1.26.3 or later, the module proxy, gcc): integration/crio is skipped'
+
+# The validation suite of the CRI over conmon and runc, and over ours: twenty minutes.
+critest: deps build
+	integration/crio/programs/build crio critest
+	GRACERUN_CRITEST=1 $(GO) test -count=1 -v -timeout 3h ./integration/critest
+
+# A kubelet and an API server over that CRI-O, stock and ours: pods that end in every
+# way, and drains of a node full of ledgers. Ten minutes, and six to build them.
+node-test: deps build
+	@integration/install-deps etcd-server
+	integration/crio/programs/build crio kubernetes
+	GRACERUN_NODE_TEST=1 $(GO) test -count=1 -v -timeout 1h ./integration/node
 
 # opencontainers/runtime-tools over runc alone and over gracerun: five to ten minutes.
 conformance: deps

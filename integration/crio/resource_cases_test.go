@@ -43,7 +43,7 @@ var resourceCases = []testCase{
 			p := u.pod()
 			c := p.run([]string{"serve"}, memory(256<<20))
 			u.note("limit: %s", u.limit(c))
-			u.ok("update", "--memory", fmt.Sprint(128<<20), "--memory-swap", fmt.Sprint(128<<20), c.id)
+			u.ok("update", "--memory", fmt.Sprint(128<<20), c.id)
 			u.note("limit: %s", u.limit(c))
 			var stats struct {
 				Stats []struct {

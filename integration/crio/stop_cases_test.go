@@ -6,7 +6,8 @@ import (
 
 var stopCases = []testCase{
 	{
-		name: "stop: TERM is not enough, and the timeout is kept",
+		name:    "stop: TERM is not enough, and the timeout is kept",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-deaf"})
@@ -32,7 +33,8 @@ var stopCases = []testCase{
 		want: "exit code 137",
 	},
 	{
-		name: "stop: two at once, the second shorter",
+		name:    "stop: two at once, the second shorter",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-deaf"})
@@ -80,7 +82,8 @@ var stopCases = []testCase{
 		want: "ended: 0\ncreated: 0",
 	},
 	{
-		name: "rm --force in the middle of a stop",
+		name:    "rm --force in the middle of a stop",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-save", "4s"})
@@ -133,7 +136,8 @@ var stopCases = []testCase{
 		want: `heard "SIGUSR1 SIGHUP SIGTERM", saved 10, exit code 6`,
 	},
 	{
-		name: "enforce: rm --force in the middle of a stop waits for the end",
+		name:    "enforce: rm --force in the middle of a stop waits for the end",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-save", "2s"}, policy("enforce"), grace(60*time.Second))

@@ -8,20 +8,23 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gracerun.io/internal/crinode"
 )
 
 var streamCases = []testCase{
 	{
-		name: "exec: input, both outputs, exit status",
+		name:    "exec: input, both outputs, exit status",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve"})
 			u.note("%v", u.do("exec", "--sync", c.id, "sh", "-c", "echo out; echo err >&2; exit 9"))
 			u.note("%v", u.do("exec", c.id, "sh", "-c", "echo out; echo err >&2; exit 9").code)
 			u.note("%v", u.finish(u.begin(strings.NewReader("1\n2\n"), "exec", "--interactive", c.id, "cat")).out)
-			u.note("%v", u.do("exec", "--sync", c.id, "/bin/nothing"))
+			u.note("nothing: %d", u.do("exec", "--sync", c.id, "/bin/nothing").code)
 			r := u.do("exec", "--sync", c.id, "sh", "-c", "dd if=/dev/zero bs=1000 count=1000 2> /dev/null | tr '\\0' x")
-			u.note("%d, %d bytes", r.code, len(r.out))
+			u.note("%d, %d bytes", r.code, len(strings.TrimSpace(r.out)))
 			u.ok("stop", "--timeout", "30", c.id)
 			c.saw(u)
 			p.remove()
@@ -29,7 +32,8 @@ var streamCases = []testCase{
 		want: "0, 1000000 bytes",
 	},
 	{
-		name: "exec: a timeout ends it, and nothing of it is left",
+		name:    "exec: a timeout ends it, and nothing of it is left",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve"})
@@ -47,14 +51,14 @@ var streamCases = []testCase{
 		want: "heard \"SIGTERM\"",
 	},
 	{
-		name: "exec: in a terminal that changes its size",
+		name:    "exec: in a terminal that changes its size",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve"})
 			t := u.sit("exec", "--interactive", "--tty", c.id, "/bin/box", "size")
-			t.sees("size 100 30")
-			t.resize(77, 22)
-			t.sees("size 77 22")
+			t.drag("size 77 22", 77, 22)
+			t.drag("size 90 33", 90, 33)
 			t.types("\n")
 			code, _ := t.leave()
 			u.note("exit status seen: %v", code != 0)
@@ -62,6 +66,12 @@ var streamCases = []testCase{
 			p.remove()
 		},
 		want: "exit status seen: true",
+		skip: func(s *crinode.Stack) string {
+			if strings.Contains(s.Name, "crun 1.8") {
+				return "crun 1.8 does not pass a terminal's new size on to a process of exec, on stock or ours"
+			}
+			return ""
+		},
 	},
 	{
 		name: "attach: input and output of a container",
@@ -94,8 +104,7 @@ var streamCases = []testCase{
 			c := p.create([]string{"box", "size"}, set("stdin", true), set("tty", true))
 			u.ok("start", c.id)
 			t := u.sit("attach", "--stdin", "--tty", c.id)
-			t.resize(78, 21)
-			t.sees("size 78 21")
+			t.drag("size 78 21", 78, 21)
 			t.types("\n")
 			t.leave()
 			s := c.ended()
@@ -106,7 +115,8 @@ var streamCases = []testCase{
 		want: "exit code 5\nlog: true",
 	},
 	{
-		name: "logs: rotated as the kubelet does, under full output",
+		name:    "logs: rotated as the kubelet does, under full output",
+		telling: true,
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-flood"})

@@ -56,10 +56,6 @@ func (t *terminal) text() string {
 	return t.seen.String()
 }
 
-func (t *terminal) sees(text string) {
-	t.u.until("the terminal shows "+text, func() bool { return strings.Contains(t.text(), text) })
-}
-
 func (t *terminal) types(text string) {
 	_, err := t.console.Write([]byte(text))
 	t.u.must(err)
@@ -75,7 +71,18 @@ func (t *terminal) leave() (code int, text string) {
 	return c.code, t.text()
 }
 
-// resize gives the terminal another size, as a user who drags a corner does.
-func (t *terminal) resize(width, height uint16) {
-	t.u.must(t.console.Resize(console.WinSize{Width: width, Height: height}))
+// drag gives the terminal another size, as a user who drags a corner does, until
+// that is seen: sizes in between may be lost, and one that comes too early.
+func (t *terminal) drag(text string, width, height uint16) {
+	n := uint16(0)
+	var last time.Time
+	t.u.until("the terminal shows "+text, func() bool {
+		if time.Since(last) > time.Second {
+			last = time.Now()
+			n = 1 - n
+			t.u.must(t.console.Resize(console.WinSize{Width: width + n, Height: height}))
+			t.u.must(t.console.Resize(console.WinSize{Width: width, Height: height}))
+		}
+		return strings.Contains(t.text(), text)
+	})
 }

@@ -107,7 +107,7 @@ func (u *user) finish(r *running) call {
 	err := r.Wait()
 	c := call{out: r.out.String(), err: r.err.String(), took: time.Since(r.since), code: r.ProcessState.ExitCode()}
 	u.mu.Lock()
-	u.calls = append(u.calls, fmt.Sprintf("crictl %s: %.600s (%s)", strings.Join(r.args, " "), c, c.took.Round(time.Millisecond)))
+	u.calls = append(u.calls, fmt.Sprintf("crictl %s: %.300s (%s)", strings.Join(r.args, " "), c, c.took.Round(time.Millisecond)))
 	u.mu.Unlock()
 	if !timer.Stop() {
 		u.fail("crictl %v did not end", r.args)
@@ -349,12 +349,15 @@ func (c *container) inspect() (s status, pid int) {
 
 // ended waits for the end as CRI-O sees it, and gives how.
 func (c *container) ended() status {
-	var s status
-	c.pod.u.until("CRI-O knows that the container has ended", func() bool {
-		s, _ = c.inspect()
-		return s.State == "CONTAINER_EXITED"
-	})
-	return s
+	for deadline := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
+		s, _ := c.inspect()
+		if s.State == "CONTAINER_EXITED" {
+			return s
+		}
+		if time.Now().After(deadline) {
+			c.pod.u.fail("CRI-O does not see that the container has ended: %s", s.State)
+		}
+	}
 }
 
 // saw notes how a container has ended: what it heard and saved, its exit code and

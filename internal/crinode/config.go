@@ -30,7 +30,7 @@ func (n *Node) configure() error {
 		"crio.conf":                n.crioConf(called),
 		"policy.json":              `{"default": [{"type": "insecureAcceptAnything"}]}`,
 		"cni/10-bridge.conflist":   bridge,
-		"crictl.yaml":              fmt.Sprintf("runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\ntimeout: 300\n", n.Socket(), n.Socket()),
+		"crictl.yaml":              fmt.Sprintf("runtime-endpoint: unix://%s\nimage-endpoint: unix://%s\ntimeout: 120\n", n.Socket(), n.Socket()),
 		"etc/gracerun/config.toml": "runtime = \"" + runtime + "\"\n",
 	}
 	if n.Stack.Policy != "" {

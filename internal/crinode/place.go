@@ -21,9 +21,10 @@ type place struct {
 	pid    string
 }
 
-// newPlace makes it. What is written to /etc goes to dir.
+// newPlace makes it. What is written to /etc and /var goes to dir: CNI plugins and
+// the kubelet have fixed places there.
 func newPlace(dir string, cgroup2 bool) (*place, error) {
-	for _, name := range []string{"/etc", "/etc.work"} {
+	for _, name := range []string{"/etc", "/etc.work", "/var", "/var.work"} {
 		if err := os.MkdirAll(dir+name, 0o755); err != nil {
 			return nil, err
 		}
@@ -31,7 +32,9 @@ func newPlace(dir string, cgroup2 bool) (*place, error) {
 	script := `set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/lock /run/netns
-mount -t overlay -o lowerdir=/etc,upperdir="$1/etc",workdir="$1/etc.work" overlay /etc
+for each in etc var; do
+	mount -t overlay -o lowerdir=/$each,upperdir="$1/$each",workdir="$1/$each.work" overlay /$each
+done
 [ -z "$2" ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 echo ready

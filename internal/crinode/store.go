@@ -9,9 +9,15 @@ import (
 	"strings"
 )
 
-// Store makes a store of images in dir/store, with busybox and package box under
-// each of the names, and gives its path.
-func Store(programs Programs, dir string, names ...string) (store string, err error) {
+// A NamedImage is a name under which a store has busybox and package box.
+type NamedImage struct {
+	Name   string
+	Change string // of its configuration, as in a Containerfile; "": a shell is its command
+}
+
+// Store makes a store of images in dir/store, Image and the others, and gives its
+// path.
+func Store(programs Programs, dir string, others ...NamedImage) (store string, err error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return "", fmt.Errorf("busybox is not installed (make deps)")
@@ -22,7 +28,7 @@ func Store(programs Programs, dir string, names ...string) (store string, err er
 			return "", err
 		}
 	}
-	for name, text := range map[string]string{"passwd": "root:x:0:0:root:/:/bin/sh\n", "group": "root:x:0:\n"} {
+	for name, text := range map[string]string{"passwd": passwd, "group": group} {
 		if err := os.WriteFile(filepath.Join(root, "etc", name), []byte(text), 0o644); err != nil {
 			return "", err
 		}
@@ -32,18 +38,27 @@ func Store(programs Programs, dir string, names ...string) (store string, err er
 		exec.Command("chroot", root, "/bin/busybox", "--install", "-s", "/bin"),
 		exec.Command("cp", programs.Dir+"/box", root+"/bin/box"),
 		exec.Command("ln", root+"/bin/box", root+"/bin/pause"),
+		exec.Command("ln", root+"/bin/box", root+"/bin/nginx"),
+		exec.Command("cp", programs.Dir+"/box", root+"/bin/nnp"),
+		exec.Command("chmod", "4755", root+"/bin/nnp"),
 		exec.Command("tar", "-C", root, "-cf", archive, "."),
 	} {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 		}
 	}
-	return ImportAll(dir, archive, append([]string{Image}, names...)...)
+	return importAll(dir, archive, append([]NamedImage{{Name: Image}}, others...))
 }
 
-// ImportAll makes a store in dir/store of one archive of a root file system under
-// several names, with Debian's podman, and leaves the machine's own stores alone.
-func ImportAll(dir, archive string, names ...string) (store string, err error) {
+// Users and groups of the images, as the images of critest have them.
+const (
+	passwd = "root:x:0:0:root:/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\n"
+	group  = "root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
+)
+
+// importAll makes a store in dir/store, with Debian's podman, and leaves the
+// machine's own stores alone.
+func importAll(dir, archive string, images []NamedImage) (store string, err error) {
 	p, err := newPlace(dir, false)
 	if err != nil {
 		return "", err
@@ -61,12 +76,18 @@ func ImportAll(dir, archive string, names ...string) (store string, err error) {
 		}
 		return strings.TrimSpace(string(out)), err
 	}
-	id, err := call("import", "--quiet", "-c", `CMD ["/bin/sh"]`, archive, names[0])
-	if err != nil {
-		return "", err
-	}
-	for _, name := range names[1:] {
-		if _, err := call("tag", id, name); err != nil {
+	ids := map[string]string{} // of a change
+	for _, image := range images {
+		change := image.Change
+		if change == "" {
+			change = `CMD ["/bin/sh"]`
+		}
+		if ids[change] != "" {
+			_, err = call("tag", ids[change], image.Name)
+		} else {
+			ids[change], err = call("import", "--quiet", "-c", change, archive, image.Name)
+		}
+		if err != nil {
 			return "", err
 		}
 	}

@@ -125,7 +125,7 @@ func TestRemains(t *testing.T) {
 			c.streams.ours = [3]int{-1, -1, -1}
 			c.machine = lifecycle.New(lifecycle.DefaultConfig())
 			s.containers, s.creating = append(s.containers, c), 1
-			if c.create.runtime, err = s.start(test.create, c.env, [3]int{0, 1, 2}, true); err != nil {
+			if c.create.runtime, err = s.start(test.create, c.env, [3]int{0, 1, 2}, true, false); err != nil {
 				t.Fatal(err)
 			}
 			if err := s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {

@@ -78,7 +78,7 @@ func (c *Container) runRuntime() {
 		}
 		argv, env, err := c.listenPID(argv, env)
 		if err == nil {
-			c.create.runtime, err = c.s.start(argv, env, files, true)
+			c.create.runtime, err = c.s.start(argv, env, files, true, c.o.Exec && c.o.Timeout > 0) // see killGroup
 		}
 		c.streams.handedOver(c)
 		if err != nil {
@@ -416,7 +416,7 @@ func (c *Container) endOrphans(over func()) {
 
 // deleteRemains has the runtime delete the container.
 func (c *Container) deleteRemains(over func()) {
-	p, err := c.s.start(c.deleteCommand(), c.env, [3]int{0, 1, 2}, true)
+	p, err := c.s.start(c.deleteCommand(), c.env, [3]int{0, 1, 2}, true, false)
 	if err == nil {
 		err = c.s.waitFor(p, func() {
 			status, err := process.Pidfd(p.pidfd).Reap()

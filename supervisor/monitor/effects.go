@@ -139,11 +139,12 @@ func (c *Container) deliver(e lifecycle.Effect) int32 {
 	return errnoOf(c.init.pidfd.Send(e.Signal))
 }
 
-// killGroup kills the process group that the process of a timed-out exec leads.
-// The number of a group is its leader's, and that one was not reaped: only this
-// process could do so.
+// killGroup kills the process group of the process of a timed-out exec: it leads
+// one, or is in that of the runtime which has started it (crun before 1.9 without a
+// terminal). The number of the group is nobody else's while it has a member that was
+// not reaped: only this process could do so.
 func (c *Container) killGroup() {
-	if group, err := unix.Getpgid(c.init.pid); err == nil && group == c.init.pid && c.ours() {
+	if group, err := unix.Getpgid(c.init.pid); err == nil && group > 1 && group != unix.Getpgrp() && c.ours() {
 		_ = unix.Kill(-group, unix.SIGKILL)
 	}
 }

@@ -166,7 +166,7 @@ func (c *Container) runExitCommand(done func()) {
 			argv, env, files[0] = append([]string{selfPath}, argv...), append(env[:len(env):len(env)], stageVariable+"="+commandStage), c.memo.FD()
 		}
 		terms := c.terms
-		p, err := c.s.start(argv, env, files, false)
+		p, err := c.s.start(argv, env, files, false, false)
 		if err == nil {
 			err = c.s.waitFor(p, func() {
 				code := c.exitCommandEnded(p)

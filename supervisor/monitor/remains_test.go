@@ -30,7 +30,7 @@ func creating(t *testing.T, runtime, create string) *Container {
 	c.streams.ours = [3]int{-1, -1, -1}
 	c.machine = lifecycle.New(lifecycle.DefaultConfig())
 	s.containers = append(s.containers, c)
-	if c.create.runtime, err = s.start([]string{"/bin/sh", "-c", create}, c.env, [3]int{0, 1, 2}, true); err != nil {
+	if c.create.runtime, err = s.start([]string{"/bin/sh", "-c", create}, c.env, [3]int{0, 1, 2}, true, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {

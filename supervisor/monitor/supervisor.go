@@ -253,13 +253,14 @@ type child struct {
 
 // start starts a program with these three descriptors. It gets the OOM score
 // that the supervisor was started with: a runtime or a container that cannot be
-// killed is not what anybody wants. dies says that it is not to outlive us.
-func (s *Supervisor) start(argv, env []string, files [3]int, dies bool) (child, error) {
+// killed is not what anybody wants. dies says that it is not to outlive us, leads
+// that it gets a process group of its own.
+func (s *Supervisor) start(argv, env []string, files [3]int, dies, leads bool) (child, error) {
 	p := child{pidfd: -1}
 	attr := &syscall.ProcAttr{
 		Env:   env,
 		Files: []uintptr{uintptr(files[0]), uintptr(files[1]), uintptr(files[2])},
-		Sys:   &syscall.SysProcAttr{PidFD: &p.pidfd},
+		Sys:   &syscall.SysProcAttr{PidFD: &p.pidfd, Setpgid: leads},
 	}
 	if dies {
 		attr.Sys.Pdeathsig = syscall.SIGKILL

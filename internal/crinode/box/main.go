@@ -6,6 +6,8 @@
 //	box serve [-save D] [-code N] [-deaf] [-line D] [-flood] [-memory] [-child]
 //	box size                                says the terminal's size, and each new one
 //	box serve-tcp ADDRESS                   answers each line with it
+//	nginx [ADDRESS]                         serves a page on :80 until TERM, QUIT or INT
+//	nnp                                     says its effective user; is set-user-ID root
 //	box eat                                 takes memory without end
 package main
 
@@ -30,12 +32,16 @@ import (
 func main() {
 	command := filepath.Base(os.Args[0])
 	args := os.Args[1:]
-	if command != "pause" && len(args) > 0 {
+	if command == "box" && len(args) > 0 {
 		command, args = args[0], args[1:]
 	}
 	switch command {
 	case "pause":
 		pause()
+	case "nginx":
+		serveHTTP(args)
+	case "nnp":
+		fmt.Println("Effective uid:", os.Geteuid())
 	case "serve":
 		serve(args)
 	case "size":
@@ -43,6 +49,8 @@ func main() {
 	case "serve-tcp":
 		serveTCP(args[0])
 	case "eat":
+		// The kernel is to choose this one, whatever else is in the cgroup.
+		_ = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0)
 		eat()
 	default:
 		fmt.Fprintf(os.Stderr, "box: unknown command %q\n", command)
@@ -126,7 +134,7 @@ func serve(args []string) {
 			if !*child {
 				eat()
 			}
-			err := exec.Command("/proc/self/exe", "eat").Run()
+			err := exec.Command("/bin/box", "eat").Run()
 			b.line("said", "child: %v", err)
 			say("child: %v", err)
 		}()
@@ -206,6 +214,40 @@ func size() {
 			os.Exit(5)
 		}
 	}
+}
+
+// serveHTTP is as much of a web server as tests of a network need.
+func serveHTTP(args []string) {
+	address := ":80"
+	if len(args) > 0 {
+		address = args[0]
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nginx:", err)
+		os.Exit(1)
+	}
+	_ = os.MkdirAll("/var/run", 0o755)
+	_ = os.WriteFile("/var/run/nginx.pid", fmt.Appendln(nil, os.Getpid()), 0o644)
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				in := bufio.NewReader(conn)
+				for line, err := in.ReadString('\n'); err == nil && strings.TrimSpace(line) != ""; line, err = in.ReadString('\n') {
+				}
+				const page = "Welcome to a web server for tests\n"
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(page), page)
+			}()
+		}
+	}()
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGINT)
+	<-ended
 }
 
 func serveTCP(address string) {
