@@ -120,6 +120,18 @@ func entries(path string) (all []string, err error) {
 	}
 }
 
+// Deleted gives the time at which the state directory of a container that is gone was
+// removed, the zero time of one that is there. No two of a state base have the same
+// but by two deletions in one microsecond.
+func (c *Container) Deleted() time.Time {
+	_, name := cutLast(c.Path)
+	e, ok := parseEntry(name)
+	if !c.Gone || !ok {
+		return time.Time{}
+	}
+	return time.UnixMicro(e.at)
+}
+
 // Annotations in which managers write what a container is called.
 var (
 	containerNames = [...]string{"io.kubernetes.container.name", "io.kubernetes.cri.container-name"}

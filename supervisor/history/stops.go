@@ -79,6 +79,10 @@ type Breach struct {
 	Left lifecycle.Duration
 }
 
+// Caller is the program that made the request, "unknown" if the journal does not
+// say.
+func (b *Breach) Caller() string { return "unknown" }
+
 // Grace is the length of the grace period; 0 if the signal was not heard.
 func (s *Stop) Grace() lifecycle.Duration {
 	if s.Heard == 0 || s.Deadline < s.Heard {
