@@ -211,7 +211,7 @@ func (c *call) scanCreation() (n creation, ok bool) {
 }
 
 // load reads the container's configuration.
-func (n *creation) load() (*bundle.Config, error) {
+func (n *creation) load(rules bundle.Rules) (*bundle.Config, error) {
 	path := n.config
 	if path == "" {
 		path = "config.json"
@@ -219,5 +219,5 @@ func (n *creation) load() (*bundle.Config, error) {
 	if path[0] != '/' {
 		path = n.bundle + "/" + path
 	}
-	return bundle.LoadFile(path)
+	return bundle.LoadFile(path, rules)
 }

@@ -86,11 +86,9 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 	if err := statedir.ValidateID(n.id); err != nil {
 		return nil, nil, false, c.fail(c.inItsWords(n.id, err))
 	}
-	config, err = n.load()
+	config, err = c.load(n)
 	if err != nil {
-		// What is wrong with it the wrapped runtime says in its own words; and if
-		// it takes it all the same, it has the container to itself.
-		return nil, nil, false, c.become(c.argv)
+		return nil, nil, false, c.leave(n, err)
 	}
 	c.spec = config
 	_, warnings, err := c.settings().StopOf(config.Annotations)
@@ -143,6 +141,29 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		err = c.inItsWords(n.id, err)
 	}
 	return nil, nil, false, c.fail(err)
+}
+
+// load reads the container's configuration as the wrapped runtime does.
+func (c *call) load(n creation) (*bundle.Config, error) {
+	program, err := c.program()
+	if err != nil {
+		return nil, err
+	}
+	return n.load(oci.RulesOf(program))
+}
+
+// leave leaves a container to the wrapped runtime alone, since its configuration
+// cannot be read. What is wrong with it that one says in its own words; and if it takes
+// it all the same, it has the container to itself.
+func (c *call) leave(n creation, why error) int {
+	status, err := c.spawn(c.argv[1:])
+	if err != nil {
+		return c.fail(err)
+	}
+	if status == 0 {
+		c.warn("container " + n.id + ": " + why.Error() + ": the runtime has taken it, and gracerun does not look after the container")
+	}
+	return status
 }
 
 // inItsWords gives why a create is refused, or a run, as the wrapped runtime says it.
@@ -449,7 +470,7 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 	}
 	config := c.spec
 	if config == nil { // it is adopted late
-		config, _ = bundle.Load(status.Bundle)
+		config, _ = bundle.Load(status.Bundle, oci.RulesOf(container.Program))
 	}
 	if config != nil {
 		r.Terminal = config.Terminal

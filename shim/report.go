@@ -17,8 +17,18 @@ func (c *call) fail(err error) int {
 	return 1
 }
 
-// warn reports what does not keep the command from going on.
-func (c *call) warn(text string) { c.report("warning", text) }
+// warn reports what does not keep the command from going on. The standard error of
+// a command that makes a container is the container's, and its log: without a log of
+// gracerun's own the warning goes to the journal then, or to syslog.
+func (c *call) warn(text string) {
+	if makes := c.command == "create" || c.command == "run"; makes && c.log == "" && !isTerminal(2) {
+		if !sendDatagram(journalSocket, journalEntry("warning", text)) {
+			sendDatagram(syslogSocket, syslogEntry("", "warning", text))
+		}
+		return
+	}
+	c.report("warning", text)
+}
 
 func (c *call) report(level, text string) {
 	style := oci.Runc
@@ -82,10 +92,10 @@ func (c *call) writeLog(style oci.Style, level, text string, line []byte) {
 		kind, rest, found := strings.Cut(path, ":")
 		switch {
 		case found && kind == "journald":
-			sendDatagram("/run/systemd/journal/socket", journalEntry(level, text))
+			sendDatagram(journalSocket, journalEntry(level, text))
 			return
 		case found && kind == "syslog":
-			sendDatagram("/dev/log", syslogEntry(rest, level, text))
+			sendDatagram(syslogSocket, syslogEntry(rest, level, text))
 			return
 		case found && kind == "file":
 			path = rest
@@ -125,13 +135,19 @@ func priority(level string) string {
 	return "4"
 }
 
-func sendDatagram(path string, packet []byte) {
+const (
+	journalSocket = "/run/systemd/journal/socket"
+	syslogSocket  = "/dev/log"
+)
+
+// sendDatagram reports whether somebody has taken it.
+func sendDatagram(path string, packet []byte) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return
+		return false
 	}
 	defer unix.Close(fd)
-	_ = unix.Sendto(fd, packet, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: path})
+	return unix.Sendto(fd, packet, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: path}) == nil
 }
 
 func isTerminal(fd int) bool {

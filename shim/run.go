@@ -198,7 +198,7 @@ func (c *call) verifyWhenMade(n creation, where string) {
 	if err != nil {
 		return
 	}
-	config, err := n.load()
+	config, err := c.load(n)
 	if err != nil {
 		c.warn("container " + n.id + ": check the properties of its scope: " + err.Error())
 		return

@@ -112,10 +112,10 @@ func (e *UnknownError) Error() string { return "unknown signal " + strconv.Quote
 // for instance. It takes what any of crun, runc and Podman takes: names in
 // either case, with or without SIG (TERM, SIGTERM, sigterm), the aliases IOT,
 // CLD and POLL, real-time names (RTMIN+3, SIGRTMAX-1) over their whole range,
-// and numbers (15, SIG15).
+// and numbers (15, +15, SIG15).
 //
-// Refused are accidents of theirs: trailing text after a number (crun), a sign
-// (runc), numbers that no kernel takes, and 0, which would be a stop that
+// Refused are accidents of theirs: trailing text after a number (crun), numbers
+// that no kernel takes, and 0, which would be a stop that
 // nobody hears. The error is an *UnknownError.
 //
 // What a wrapped runtime is handed should be the number: runc knows neither
@@ -136,6 +136,11 @@ func ParseKill(text string) (Signal, error) {
 	name := strings.TrimPrefix(strings.Map(upper, text), "SIG")
 	if s, ok := lookup(name); ok {
 		return s, nil
+	}
+	if digits, ok := strings.CutPrefix(text, "+"); ok { // as runc does (strconv.Atoi)
+		if n, ok := number(digits, int(RTMAX)); ok {
+			return Signal(n), nil
+		}
 	}
 	return 0, &UnknownError{Input: text}
 }

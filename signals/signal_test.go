@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 		"TERM": TERM, "SIGTERM": TERM, "sigterm": TERM, "SigTerm": TERM, "term": TERM,
 		"15": TERM, "SIG15": TERM, "015": TERM, "1": HUP, "64": RTMAX, "32": 32, "SIG33": 33,
 		"IOT": ABRT, "SIGCLD": CHLD, "poll": IO, "IO": IO, "winch": WINCH,
-		"RTMIN": 34, "SIGRTMIN": 34, "RTMIN+0": 34, "RTMIN+3": 37, "SIGRTMIN+3": 37, "sigrtmin+15": 49,
+		"+15": 15, "+015": 15, "RTMIN": 34, "SIGRTMIN": 34, "RTMIN+0": 34, "RTMIN+3": 37, "SIGRTMIN+3": 37, "sigrtmin+15": 49,
 		"RTMIN+16": 50, "RTMIN+30": 64, "RTMAX": 64, "RTMAX-1": 63, "SIGRTMAX-14": 50, "RTMAX-30": 34,
 	} {
 		got, err := Parse(text)
@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	for _, text := range []string{
 		"", " ", " TERM", "TERM ", "TERM\n", "SIG", "SIGSIGTERM", "FOO", "TERM\x00",
-		"65", "99999999999999999999", "-1", "-15", "+15", "15abc", "0x0f", "1e1", "1_5", "١٥",
+		"65", "99999999999999999999", "-1", "-15", "+", "++15", "+65", "SIG+15", "+TERM", "15abc", "0x0f", "1e1", "1_5", "١٥",
 		"RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN+", "RTMIN++1", "RTMIN+-1", "RTMIN3", "RTMIN+99999999999999999999",
 		"ſIGTERM", "wınch", "\xff", "0", "SIG0", "00",
 	} {

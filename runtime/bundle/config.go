@@ -8,7 +8,8 @@ package bundle
 
 import (
 	"errors"
-	"strconv"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,13 +31,26 @@ type Config struct {
 // maxConfigMiB bounds what is read into memory. Real ones have 10 to 100 KiB.
 const maxConfigMiB = 64
 
+// Rules say how a runtime reads what JSON leaves open.
+type Rules uint8
+
+// The rules.
+const (
+	// Go are those of encoding/json, which runc and gracerun-native read by: the case
+	// of a member's name does not matter; of members that come twice the last one
+	// counts, and objects are joined; what follows the document is not looked at.
+	Go Rules = iota
+	// Crun are those of crun: names are what they are, and the first one counts.
+	Crun
+)
+
 // Load reads config.json of the bundle in directory dir. The error is one line
 // that names the file, and for bad content line and column in it; for a missing
 // file it has runc's words (spec.go, loadSpec).
-func Load(dir string) (*Config, error) { return LoadFile(dir + "/config.json") }
+func Load(dir string, rules Rules) (*Config, error) { return LoadFile(dir+"/config.json", rules) }
 
 // LoadFile reads a config.json by another name, as crun's --config has it.
-func LoadFile(path string) (*Config, error) {
+func LoadFile(path string, rules Rules) (*Config, error) {
 	data, err := wholefile.Read(unix.AT_FDCWD, path, 0, maxConfigMiB)
 	if err == unix.ENOENT {
 		return nil, errors.New("JSON specification file " + path + " not found")
@@ -44,19 +58,17 @@ func LoadFile(path string) (*Config, error) {
 	if err != nil {
 		return nil, errors.New("read " + path + ": " + err.Error())
 	}
-	config, err := Parse(data)
+	config, err := Parse(data, rules)
 	if err != nil {
 		return nil, errors.New(path + ":" + err.Error())
 	}
 	return config, nil
 }
 
-// Parse reads the text of a config.json. The error begins with line and column.
-//
-// Strict where runtimes differ: a member that comes twice is refused, since runc
-// takes the last one or merges both, and another reader the first.
-func Parse(data []byte) (*Config, error) {
-	p := parser{Reader: jsontext.NewReader(data)}
+// Parse reads the text of a config.json as a runtime with these rules does. The error
+// begins with line and column.
+func Parse(data []byte, rules Rules) (*Config, error) {
+	p := parser{Reader: jsontext.NewReader(data), rules: rules}
 	if err := p.document(); err != nil {
 		return nil, err
 	}
@@ -65,56 +77,79 @@ func Parse(data []byte) (*Config, error) {
 
 type parser struct {
 	*jsontext.Reader
+	rules  Rules
 	config Config
 }
 
+// member is one that is wanted.
+type member struct {
+	name string
+	read func() error
+	null func() // what null makes of it; nil: nothing
+	seen bool
+}
+
 func (p *parser) document() error {
-	err := p.members(map[string]func() error{
-		"ociVersion":  p.text(&p.config.OCIVersion),
-		"annotations": p.annotations,
-		"process":     p.object(map[string]func() error{"terminal": p.boolean(&p.config.Terminal)}),
-		"root":        p.object(map[string]func() error{"path": p.text(&p.config.Rootfs)}),
-		"linux":       p.object(map[string]func() error{"cgroupsPath": p.text(&p.config.CgroupsPath)}),
+	c := &p.config
+	err := p.members([]*member{
+		{name: "ociVersion", read: p.text(&c.OCIVersion)},
+		{name: "annotations", read: p.annotations, null: func() { c.Annotations = nil }},
+		p.object("process", func() { c.Terminal = false }, &member{name: "terminal", read: p.boolean(&c.Terminal)}),
+		p.object("root", func() { c.Rootfs = "" }, &member{name: "path", read: p.text(&c.Rootfs)}),
+		p.object("linux", func() { c.CgroupsPath = "" }, &member{name: "cgroupsPath", read: p.text(&c.CgroupsPath)}),
 	})
 	if err != nil {
 		return err
 	}
-	if err := p.End(); err != nil {
-		return err
+	if p.rules != Go {
+		if err := p.End(); err != nil {
+			return err
+		}
 	}
-	if p.config.OCIVersion == "" {
+	if c.OCIVersion == "" {
 		return p.Fail("ociVersion is missing")
 	}
 	return nil
 }
 
-// members reads an object, hands the members that wanted names to the functions
-// there, and skips the others.
-func (p *parser) members(wanted map[string]func() error) error {
-	seen := map[string]bool{}
+// members reads an object, has those members that are wanted read, and skips the
+// others.
+func (p *parser) members(wanted []*member) error {
 	return p.Object(func(key string) error {
-		read, ok := wanted[key]
-		if !ok {
+		m := p.find(wanted, key)
+		switch {
+		case m == nil, m.seen && p.rules == Crun:
 			return p.Skip()
+		case p.Null():
+			m.seen = true
+			if m.null != nil {
+				m.null()
+			}
+			return nil
 		}
-		return p.once(seen, key, read)
+		m.seen = true
+		return m.read()
 	})
 }
 
-// once reads the value of a key unless it was there before or is null.
-func (p *parser) once(seen map[string]bool, key string, read func() error) error {
-	if seen[key] {
-		return p.Fail(strconv.Quote(key) + " is there twice")
+func (p *parser) find(wanted []*member, key string) *member {
+	for _, m := range wanted {
+		if m.name == key {
+			return m
+		}
 	}
-	seen[key] = true
-	if p.Null() {
-		return nil
+	if p.rules == Go {
+		for _, m := range wanted {
+			if strings.EqualFold(m.name, key) {
+				return m
+			}
+		}
 	}
-	return read()
+	return nil
 }
 
-func (p *parser) object(wanted map[string]func() error) func() error {
-	return func() error { return p.members(wanted) }
+func (p *parser) object(name string, null func(), wanted *member) *member {
+	return &member{name: name, read: func() error { return p.members([]*member{wanted}) }, null: null}
 }
 
 func (p *parser) text(into *string) func() error {
@@ -132,10 +167,14 @@ func (p *parser) boolean(into *bool) func() error {
 }
 
 func (p *parser) annotations() error {
-	seen := map[string]bool{}
-	return p.Object(func(key string) error {
-		entry := runtime.Annotation{Key: key} // null is an empty text, as for runc
-		err := p.once(seen, key, p.text(&entry.Value))
+	return p.Object(func(key string) (err error) {
+		entry := runtime.Annotation{Key: key}
+		if !p.Null() { // which is an empty text, as for runc
+			entry.Value, err = p.String()
+		}
+		if p.rules == Go {
+			p.config.Annotations = slices.DeleteFunc(p.config.Annotations, func(a runtime.Annotation) bool { return a.Key == key })
+		}
 		p.config.Annotations = append(p.config.Annotations, entry)
 		return err
 	})

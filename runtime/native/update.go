@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/docker/go-units"
@@ -225,7 +226,8 @@ func changeBlockIO(r *cgroups.Resources, b *specs.LinuxBlockIO) {
 }
 
 func changeWeight(devices *[]*cgroups.WeightDevice, wanted specs.LinuxWeightDevice) {
-	for _, d := range *devices {
+	// Of equal devices the last one counts: they are written one after the other.
+	for _, d := range slices.Backward(*devices) {
 		if d.Major == wanted.Major && d.Minor == wanted.Minor {
 			assign(&d.Weight, wanted.Weight)
 			assign(&d.LeafWeight, wanted.LeafWeight)
@@ -239,7 +241,7 @@ func changeWeight(devices *[]*cgroups.WeightDevice, wanted specs.LinuxWeightDevi
 }
 
 func changeThrottle(devices *[]*cgroups.ThrottleDevice, wanted specs.LinuxThrottleDevice) {
-	for _, d := range *devices {
+	for _, d := range slices.Backward(*devices) { // see changeWeight
 		if d.Major == wanted.Major && d.Minor == wanted.Minor {
 			d.Rate = wanted.Rate
 			return

@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/runtime/bundle"
 )
 
 // Variable is the environment variable that says which runtime is wrapped: a
@@ -40,6 +42,15 @@ func StyleOf(program string) Style {
 		return Crun
 	}
 	return Runc
+}
+
+// RulesOf tells how the runtime reads a config.json. What wraps one reads it as Go
+// does: where that matters the runtime itself is asked.
+func RulesOf(program string) bundle.Rules {
+	if StyleOf(program) == Crun {
+		return bundle.Crun
+	}
+	return bundle.Go
 }
 
 // ErrNoRuntime: nothing can be wrapped.

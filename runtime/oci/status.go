@@ -144,7 +144,7 @@ func parseCrun(data []byte) (*Status, error) {
 
 // addConfig takes the annotations from the copy of config.json that crun keeps.
 func (s *Status) addConfig(dir string) error {
-	config, err := bundle.Load(dir)
+	config, err := bundle.Load(dir, bundle.Crun)
 	if err == nil {
 		s.Annotations = config.Annotations
 	}

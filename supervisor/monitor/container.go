@@ -11,6 +11,7 @@ import (
 	"gracerun.io/runtime"
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/cgroup"
+	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
@@ -128,7 +129,7 @@ func (c *Container) settings() (lifecycle.Config, error) {
 		Runtime: c.o.Runtime, RuntimeArgs: c.o.RuntimeArgs, RuntimeRoot: c.o.RuntimeRoot(),
 		Terminal: c.o.Terminal,
 	}
-	spec, err := bundle.Load(c.o.Bundle)
+	spec, err := bundle.Load(c.o.Bundle, oci.RulesOf(c.o.Runtime))
 	if err != nil {
 		c.notes.warn("container " + c.o.ID + ": " + err.Error())
 	} else {

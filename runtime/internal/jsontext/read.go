@@ -63,7 +63,12 @@ func (r *Reader) Fail(message string) error {
 
 // Null reads null if that is what stands there.
 func (r *Reader) Null() bool {
-	if r.peek() != 'n' || r.literal("null") != nil {
+	if r.peek() != 'n' {
+		return false
+	}
+	begin := r.pos
+	if r.literal("null") != nil {
+		r.pos = begin // for whoever reads what is no value
 		return false
 	}
 	return true
