@@ -6,7 +6,7 @@
 //
 //	GRACERUN_SEED=17 go test -v ./integration/chaos        # play it again
 //	GRACERUN_SCHEDULE=FILE go test -v ./integration/chaos  # one that was printed, and edited
-//	GRACERUN_ROUNDS=500 go test ./integration/chaos        # so many
+//	GRACERUN_ROUNDS=500 go test ./integration/chaos        # so many, from GRACERUN_SEED on
 package chaos
 
 import (
@@ -31,12 +31,14 @@ const atOnce = 6
 // a fixed number in make test, new ones for an hour in make soak.
 func seeds() func() (uint64, bool) {
 	first, number, until := uint64(1), uint64(60), time.Time{}
-	if text := os.Getenv("GRACERUN_SEED"); text != "" {
-		first, _ = strconv.ParseUint(text, 10, 64)
-		number = 1
-	} else if n, err := strconv.ParseUint(os.Getenv("GRACERUN_ROUNDS"), 10, 64); err == nil {
-		number = n
-	} else if os.Getenv("GRACERUN_SOAK") != "" {
+	seed, seedErr := strconv.ParseUint(os.Getenv("GRACERUN_SEED"), 10, 64)
+	rounds, roundsErr := strconv.ParseUint(os.Getenv("GRACERUN_ROUNDS"), 10, 64)
+	if seedErr == nil {
+		first, number = seed, 1
+	}
+	if roundsErr == nil {
+		number = rounds
+	} else if seedErr != nil && os.Getenv("GRACERUN_SOAK") != "" {
 		number, until = 1<<40, time.Now().Add(time.Hour)
 		first = uint64(time.Now().Unix()) // printed with what fails
 	}
@@ -157,7 +159,7 @@ func (all *tally) play(s *schedule, bin string) {
 		fmt.Fprintf(&report, "%v\n", wrong)
 	}
 	for i, f := range p.facts {
-		if f.ran == 0 {
+		if f.made == 0 {
 			continue
 		}
 		complaints := f.judge()

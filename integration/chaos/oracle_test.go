@@ -21,14 +21,14 @@ const slack = 20 * time.Second
 
 var bounds = map[deed]time.Duration{
 	askState: 10 * time.Second, user: 10 * time.Second, term: 10 * time.Second, execute: 10 * time.Second, pause: 10 * time.Second,
-	"resume": 10 * time.Second, "start": 10 * time.Second, startAgain: 10 * time.Second, createAgain: 10 * time.Second,
+	"resume": 10 * time.Second, start: 20 * time.Second, startAgain: 20 * time.Second, createAgain: 10 * time.Second,
 	stop: 10 * time.Second, stopCut: 10 * time.Second, kill: 10 * time.Second, force: 20 * time.Second, "delete": 20 * time.Second,
 	upgrade: 30 * time.Second,
 }
 
-// early is how much too early a KILL may seem to come: the test sees an end later
+// tooSoon is how much too early a KILL may seem to come: the test sees an end later
 // than it was, and the begin of a call before that.
-const early = 2 * time.Millisecond
+const tooSoon = 2 * time.Millisecond
 
 // judge gives what is wrong.
 func (f *facts) judge() (wrong []string) {
@@ -42,6 +42,7 @@ func (f *facts) judge() (wrong []string) {
 		say("it does not end")
 		return wrong
 	}
+	f.judgeStart(say)
 	f.judgeSignals(say)
 	f.judgeEnd(say)
 	f.judgeAnswers(say)
@@ -65,6 +66,57 @@ func (f *facts) wait(a *act) time.Duration {
 }
 
 func ms(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// wantedBefore reports whether somebody wanted its end before an instant.
+func (f *facts) wantedBefore(at time.Duration) bool {
+	for _, a := range f.acts {
+		switch a.Do {
+		case stop, stopCut, term, termMonitor, kill, force, logout:
+			if a.begin < at {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// starts is how many calls were told that they have started it.
+func (f *facts) starts() (n int) {
+	for _, a := range f.acts {
+		if (a.Do == start || a.Do == startAgain) && a.err == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// judgeStart: it is started once, unless somebody wanted its end before; and never
+// after it was stopped.
+func (f *facts) judgeStart(say func(string, ...any)) {
+	started, failed := f.starts(), ""
+	for _, a := range f.acts {
+		if a.Do != start && a.Do != startAgain {
+			continue
+		}
+		if a.Do == start && a.err != nil && !f.wantedBefore(a.end) {
+			failed = fmt.Sprintf("start failed: %v: %s", a.err, a.said)
+		}
+		for _, b := range f.acts {
+			if b.Do == stop && b.err == nil && b.end < a.begin && (a.err == nil || f.ran > a.begin) {
+				say("it was started at %.3f, after it was stopped", a.begin.Seconds())
+			}
+		}
+	}
+	if started > 1 {
+		say("it was started %d times", started)
+	}
+	if started == 0 && failed != "" {
+		say("%s", failed)
+	}
+	if started > 0 && f.ran == 0 && !f.wantedBefore(f.ended) {
+		say("it was started, and its program never ran")
+	}
+}
 
 // demands are when somebody wanted the container to end, and with which grace.
 type demand struct {
@@ -90,7 +142,6 @@ func (f *facts) demands() (all []demand) {
 // over, and every other signal at most once.
 func (f *facts) judgeSignals(say func(string, ...any)) {
 	var bare, users, acked, forced int
-	firstForce := time.Duration(1<<63 - 1)
 	for _, a := range f.acts {
 		switch a.Do {
 		case term:
@@ -98,12 +149,11 @@ func (f *facts) judgeSignals(say func(string, ...any)) {
 		case user, userCut:
 			users++
 			// Answered before anybody wanted its end, when it was not frozen.
-			if a.Do == user && a.err == nil && !f.disturbed(a) {
+			if a.Do == user && a.err == nil && a.begin > f.ran && f.ran != 0 && !f.disturbed(a) {
 				acked++
 			}
 		case kill, force:
 			forced++
-			firstForce = min(firstForce, a.begin)
 		}
 	}
 	stops := 0
@@ -115,7 +165,7 @@ func (f *facts) judgeSignals(say func(string, ...any)) {
 	if most := stops + bare + min(doubt, 1); int(f.Terms) > most {
 		say("the stop signal was heard %d times, after %d stops (which are one) and %d kills", f.Terms, stops, bare)
 	}
-	if f.Terms == 0 && forced == 0 {
+	if f.Terms == 0 && forced == 0 && f.ran != 0 {
 		say("the stop signal was never heard")
 	}
 	if int(f.Users) > users+doubt {
@@ -123,6 +173,9 @@ func (f *facts) judgeSignals(say func(string, ...any)) {
 	}
 	if acked > 0 && f.Users == 0 {
 		say("SIGUSR1 was said to be delivered %d times, and never heard", acked)
+	}
+	if f.ran == 0 {
+		return // nobody can be killed too early who never ran
 	}
 	if f.status == "137" {
 		f.judgeKill(say)
@@ -184,7 +237,7 @@ func (f *facts) judgeKill(say func(string, ...any)) {
 			allow(at, "kill KILL")
 		}
 	}
-	if f.ended < allowed-early {
+	if f.ended < allowed-tooSoon {
 		say("it was killed %s too early (%s)", allowed-f.ended, why)
 	}
 }
@@ -197,7 +250,13 @@ func (f *facts) judgeEnd(say func(string, ...any)) {
 	if f.status != "" && f.exit != f.status {
 		say("the exit file says %q; it ended with %s", f.exit, f.status)
 	}
-	if f.status != "137" && f.status != "" && f.status != strconv.Itoa(f.Code) {
+	switch f.status {
+	case "", "137", strconv.Itoa(f.Code):
+	case "2", "143": // of a runtime's init that was told to stop before it was started
+		if f.ran != 0 || f.starts() > 0 {
+			say("it was started, and ended with %s: its program was not told to", f.status)
+		}
+	default:
 		say("it ended with %s: neither by itself nor by SIGKILL", f.status)
 	}
 	if f.commands != 1 {
@@ -238,11 +297,9 @@ func (f *facts) judgeAnswers(say func(string, ...any)) {
 			say("stop says nothing, and %v: %s", a.err, a.said)
 		case a.Do == execute && a.err == nil && a.out != "hello from within":
 			say("exec says %q", a.out)
-		case a.Do == startAgain && a.err == nil:
-			say("a container that runs was started again")
 		case a.Do == createAgain && a.err == nil:
 			say("a container that is there was created again")
-		case (a.Do == user || a.Do == term || a.Do == kill || a.Do == execute) && a.err != nil && a.end < f.ended && !f.hampered(a):
+		case (a.Do == user || a.Do == term || a.Do == kill || a.Do == execute) && a.err != nil && a.begin > f.ran && f.ran != 0 && a.end < f.ended && !f.hampered(a):
 			say("%s failed while it ran: %v: %s", a.Do, a.err, a.said)
 		case a.Do == attach && a.err == nil:
 			f.judgeWatched(a, say)
@@ -284,7 +341,7 @@ func (f *facts) hampered(a *act) bool {
 // judgeStates: it goes one way only.
 func (f *facts) judgeStates(say func(string, ...any)) {
 	order := []string{"created", "running", "stopped", "gone"}
-	least, by := 1, f.started
+	least, by := 0, (*act)(nil)
 	for _, a := range f.acts {
 		if a.Do != askState || a.cut {
 			continue
@@ -311,7 +368,10 @@ func (f *facts) judgeStates(say func(string, ...any)) {
 		if by != nil && at < least && a.begin > by.end {
 			say("it is %s at %.3f, after it was %s", state, a.begin.Seconds(), order[least])
 		}
-		if state == "running" && a.begin > f.ended || at > 1 && a.end < f.ended-early {
+		if state == "creating" {
+			say("state says creating after create has returned")
+		}
+		if (state == "running" || state == "created") && a.begin > f.ended || at > 1 && a.end < f.ended-tooSoon {
 			say("it is said to be %s at %.3f; it ended at %.3f", state, a.begin.Seconds(), f.ended.Seconds())
 		}
 		if at > least {

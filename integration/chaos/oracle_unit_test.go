@@ -11,13 +11,12 @@ func good() *facts {
 	s := time.Second
 	f := &facts{
 		setup: setup{Code: 7, After: 100, Grace: 5000, Policy: "observe"}, id: "x",
-		started: &act{step: step{Do: "start"}, begin: 1 * s, end: 2 * s},
-		ran:     2 * s, ended: 11 * s, status: "7", exit: "7", persisted: "7", commands: 1,
+		made: 1 * s, ran: 2 * s, ended: 11 * s, status: "7", exit: "7", persisted: "7", commands: 1,
 		counts:  counts{Lines: [2]uint64{60, 1}, Terms: 1, Heard: uint64(10 * s), Users: 1},
 		deleted: &act{step: step{Do: "delete"}, begin: 12 * s, end: 13 * s},
 	}
 	f.acts = []*act{
-		f.started,
+		{step: step{Do: start}, begin: 1 * s, end: 2 * s},
 		{step: step{Do: askState}, begin: 3 * s, end: 4 * s, out: `{"status":"running"}`},
 		{step: step{Do: user}, begin: 5 * s, end: 6 * s},
 		{step: step{Do: execute}, begin: 6 * s, end: 7 * s, out: "hello from within"},
@@ -59,12 +58,16 @@ func TestOracle(t *testing.T) {
 	}
 	s := time.Second
 	for want, harm := range map[string]func(f *facts){
+		"start failed":                       func(f *facts) { f.acts[0].err = errTest },
+		"started 2 times":                    func(f *facts) { f.acts[4].Do = startAgain },
+		"after it was stopped":               func(f *facts) { f.acts[5].begin, f.acts[5].end = s/2, s/2 },
+		"never ran":                          func(f *facts) { f.ran = 0; f.acts[5].begin = 12 * s },
 		"it does not end":                    func(f *facts) { f.ended = 0 },
 		"heard 2 times":                      func(f *facts) { f.Terms = 2 },
 		"the stop signal was never heard":    func(f *facts) { f.Terms = 0 },
 		"SIGUSR1 was heard 2 times":          func(f *facts) { f.Users = 2 },
 		"delivered 1 times, and never heard": func(f *facts) { f.Users = 0 },
-		"ended with 143":                     func(f *facts) { f.status, f.exit, f.persisted, f.acts[5].out = "143", "143", "143", "code=143" },
+		"ended with 143: its program":        func(f *facts) { f.status, f.exit, f.persisted, f.acts[5].out = "143", "143", "143", "code=143" },
 		"the exit file says \"0\"":           func(f *facts) { f.exit, f.persisted = "0", "0" },
 		"the other \"\"":                     func(f *facts) { f.persisted = "" },
 		"the exit command was run 0 times":   func(f *facts) { f.commands = 0 },

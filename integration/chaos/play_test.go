@@ -42,11 +42,10 @@ func (a *act) String() string {
 type facts struct {
 	setup
 	id        string
-	acts      []*act // of it, and of the world; by their begin
-	kills     int    // of its supervisors, by a step
-	created   error
-	started   *act
-	ran       time.Duration // when its program was seen to run
+	acts      []*act        // of it, and of the world; by their begin
+	kills     int           // of its supervisors, by a step
+	made      time.Duration // when its create had returned; 0: it never did
+	ran       time.Duration // when its program was seen to run; 0: it never did
 	ended     time.Duration // 0: it does not end
 	status    string        // how init really ended, as exit files have it
 	exit      string        // the exit files
@@ -81,18 +80,21 @@ func (p *play) run() error {
 		if err := c.create(); err != nil {
 			return fmt.Errorf("container %d: %w", i, err)
 		}
-		f := p.facts[i]
-		f.started = p.call(c, step{Who: i, Do: "start"}, 0, "start", c.id)
-		if f.started.err != nil {
-			return fmt.Errorf("container %d: start: %w: %s", i, f.started.err, f.started.said)
-		}
-		if !until(limit, func() bool { return c.counts().Lines[1] > 0 }) {
-			return fmt.Errorf("container %d does not run", i)
-		}
-		f.ran = testbed.Now()
+		p.facts[i].made = testbed.Now()
 	}
 	p.zero = testbed.Now()
 	var all sync.WaitGroup
+	for i, c := range p.containers {
+		all.Go(func() {
+			until(limit, func() bool {
+				if c.counts().Lines[1] > 0 {
+					p.facts[i].ran = testbed.Now()
+				}
+				over, _ := c.init.Exited()
+				return over || p.facts[i].ran != 0
+			})
+		})
+	}
 	for _, st := range p.steps {
 		time.Sleep(p.zero + time.Duration(st.At)*time.Millisecond - testbed.Now())
 		all.Go(func() { p.step(st) })
@@ -136,7 +138,11 @@ func (p *play) step(st step) {
 			time.Sleep(span)
 			_ = signalAll(found, signals.CONT)
 		case fullLogs:
-			a.err = p.place.fillLogs(span)
+			a.err = p.place.logs.fill(span)
+		case fullExits:
+			a.err = p.place.exits.fill(span)
+		case fullState:
+			a.err = p.place.state.fill(span)
 		case logout:
 			found := p.place.keepers()
 			for _, c := range p.containers {
@@ -164,7 +170,7 @@ func (p *play) step(st step) {
 		p.call(c, st, 0, "pause", c.id)
 		time.Sleep(span)
 		p.call(c, step{st.At, st.Who, "resume", 0}, 0, "resume", c.id)
-	case startAgain:
+	case start, startAgain:
 		p.call(c, st, 0, "start", c.id)
 	case createAgain:
 		p.call(c, st, 0, "create", "--bundle", c.dir+"/bundle", c.id)
@@ -257,7 +263,7 @@ func (p *play) signalMonitor(c *container, a *act, span time.Duration) {
 
 // moveLog moves the log away and has it opened anew, as the kubelet does.
 func (c *container) moveLog() error {
-	from := c.logs + "/" + c.id + ".log"
+	from := c.logs.seenAt(c.log())
 	if err := os.Rename(from, fmt.Sprintf("%s.moved-%d", from, c.moved.Add(1))); err != nil {
 		return err
 	}
@@ -317,20 +323,24 @@ func (p *play) conclude(i int) {
 		return
 	}
 	f.status = c.realStatus()
+	exit, persisted := c.exitFiles()
 	until(limit, func() bool {
 		fd := c.monitor()
 		if fd >= 0 {
 			fd.Close()
 		}
-		return fd < 0 && exists(c.dir+"/exits/"+c.id) && c.commands() > 0
+		return fd < 0 && exists(exit) && c.commands() > 0
 	})
-	f.exit, f.persisted = readText(c.dir+"/exits/"+c.id), readText(c.dir+"/persist/exit")
+	f.exit, f.persisted = readText(exit), readText(persisted)
 	f.counts, f.kills = c.counts(), int(c.kills.Load())
+	if f.ran == 0 && f.Lines[0] > 0 {
+		f.ran = f.ended // too short to be seen
+	}
 	f.log = c.readLog()
-	f.story = readText(c.stateDir() + "/journal")
+	f.story = readText(c.state.seenAt(c.stateDir()) + "/journal")
 	f.deleted = p.call(c, step{Who: i, Do: "delete"}, 0, "delete", c.id)
 	f.commands = c.commands()
-	for _, path := range append(c.cgroups(), c.stateDir()) {
+	for _, path := range append(c.cgroups(), c.state.seenAt(c.stateDir())) {
 		if exists(path) {
 			f.left = append(f.left, path)
 		}
@@ -357,14 +367,14 @@ func (c *container) realStatus() string {
 
 // readLog reads all files of the log, in the order in which they were written.
 func (c *container) readLog() (all []byte) {
-	entries, err := os.ReadDir(c.logs)
+	entries, err := os.ReadDir(c.logs.seen)
 	if err != nil {
 		return nil
 	}
 	var files [][]byte
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), c.id+".log") {
-			if text, err := os.ReadFile(c.logs + "/" + e.Name()); err == nil && len(text) > 0 {
+			if text, err := os.ReadFile(c.logs.seen + "/" + e.Name()); err == nil && len(text) > 0 {
 				files = append(files, text)
 			}
 		}

@@ -73,6 +73,9 @@ const (
 	termKeeper  deed = "keeper-term"   //
 	logout      deed = "logout"        // TERM to the keeper and to all supervisors
 	fullLogs    deed = "log-disk-full" // (for)
+	fullExits   deed = "exit-disk-full"
+	fullState   deed = "state-disk-full"
+	start       deed = "start" // gracerun start, of the schedule itself
 )
 
 // choice is a deed with its weight.
@@ -81,25 +84,31 @@ type choice struct {
 	weight, least, most int // Time is from least to most
 }
 
-// while the containers run, and when they are to end.
+// before and while it is started, while the containers run, and when they are to end.
 var (
+	early = []choice{
+		{askState, 4, 0, 0}, {startAgain, 2, 0, 0}, {killMonitor, 4, 0, 0}, {stopMonitor, 2, 20, 200}, {upgrade, 2, 0, 0},
+		{stop, 2, 300, 1500}, {termMonitor, 1, 0, 0}, {term, 1, 0, 0}, {force, 1, 0, 0}, {createAgain, 1, 0, 0},
+	}
 	whileRunning = []choice{
 		{askState, 6, 0, 0}, {user, 5, 0, 0}, {userCut, 2, 0, 20}, {execute, 3, 0, 0}, {pause, 3, 50, 400},
 		{attach, 3, 100, 1000}, {attachStuck, 2, 200, 1500}, {reopen, 1, 0, 0}, {startAgain, 1, 0, 0}, {createAgain, 1, 0, 0},
 		{killMonitor, 5, 0, 0}, {stopMonitor, 3, 50, 600}, {upgrade, 2, 0, 0},
 	}
-	ofTheWorld = []choice{{killKeeper, 3, 0, 0}, {stopKeeper, 2, 50, 800}, {termKeeper, 1, 0, 0}, {fullLogs, 2, 100, 700}}
+	ofTheWorld = []choice{{killKeeper, 3, 0, 0}, {stopKeeper, 2, 50, 800}, {termKeeper, 1, 0, 0}, {fullLogs, 2, 100, 700}, {fullExits, 2, 100, 700}, {fullState, 2, 100, 500}}
 	toTheEnd   = []choice{
 		{stop, 8, 300, 1500}, {stopCut, 3, 300, 1500}, {term, 3, 0, 0}, {termMonitor, 4, 0, 0}, {kill, 1, 0, 0}, {force, 1, 0, 0},
 		{killMonitor, 4, 0, 0}, {stopMonitor, 2, 50, 600}, {askState, 4, 0, 0}, {pause, 2, 50, 400}, {upgrade, 1, 0, 0},
 	}
 )
 
-// runs is how long containers run before it comes to their end, ends how long that
+// The schedule begins when all containers are created; starts is until when they are
+// started, runs until when they run before it comes to their end, ends how long that
 // phase is; in milliseconds.
 const (
-	runs = 1500
-	ends = 1200
+	starts = 250
+	runs   = 1750
+	ends   = 1200
 )
 
 // faultsOf are the plans that a supervisor can have: it dies at a boundary of what
@@ -160,8 +169,14 @@ func draw(seed uint64) *schedule {
 		s.steps = append(s.steps, st)
 	}
 	for who := range s.Containers {
+		s.steps = append(s.steps, step{At: between(0, starts), Who: who, Do: start})
+		if r.IntN(3) == 0 {
+			for range between(1, 4) {
+				add(early, who, 0, starts+50)
+			}
+		}
 		for range between(2, 12) {
-			add(whileRunning, who, 0, runs)
+			add(whileRunning, who, starts, runs)
 		}
 		for range between(1, 5) {
 			add(toTheEnd, who, runs, runs+ends)
@@ -236,7 +251,7 @@ func TestSchedules(t *testing.T) {
 			seen[st.Do]++
 		}
 	}
-	for _, choices := range [][]choice{whileRunning, ofTheWorld, toTheEnd, {{deed: logout}}} {
+	for _, choices := range [][]choice{early, whileRunning, ofTheWorld, toTheEnd, {{deed: logout}}} {
 		for _, c := range choices {
 			if seen[c.deed] == 0 {
 				t.Errorf("%s is never drawn", c.deed)

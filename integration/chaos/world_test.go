@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,20 +30,27 @@ const limit = 60 * time.Second
 // place is where containers of one schedule live: a state base and a keeper of
 // their own, and a small disk for their logs that nobody else sees.
 type place struct {
-	bin       string // programs of this tree, and inmate
-	dir       string
-	runtime   string // beneath gracerun
-	namespace string // of mounts
-	closes    []int
-	logs      string // the disk, as seen from outside of the namespace
-	mu        sync.Mutex
+	bin                string // programs of this tree, and inmate
+	dir                string
+	runtime            string // beneath gracerun
+	namespace          string // of mounts
+	closes             []int
+	logs, exits, state disk
 }
 
-const logDisk = 24 << 20
+// disk is a small file system of a place.
+type disk struct {
+	path string // as programs of the place see it
+	seen string // from outside of the namespace
+	mu   *sync.Mutex
+}
+
+// seenAt is the path from outside of what programs see in path.
+func (d *disk) seenAt(path string) string { return d.seen + strings.TrimPrefix(path, d.path) }
 
 func newPlace(bin, dir, runtime string) (*place, error) {
 	p := &place{bin: bin, dir: dir, runtime: runtime}
-	for _, d := range []string{"rootfs/proc", "rootfs/dev", "rootfs/usr", "rootfs/io", "logs"} {
+	for _, d := range []string{"rootfs/proc", "rootfs/dev", "rootfs/usr", "rootfs/io", "logs", "exits", "state"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
 			return nil, err
 		}
@@ -54,23 +62,34 @@ func newPlace(bin, dir, runtime string) (*place, error) {
 	if err != nil {
 		return nil, err
 	}
-	disk := -1
 	ns, path, err := testbed.MountNamespace(func() (err error) {
 		if filepath.Base(runtime) == "crun" {
 			if err := unix.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", 0, ""); err != nil {
 				return os.NewSyscallError("mount cgroup2", err)
 			}
 		}
-		if err := unix.Mount("tmpfs", dir+"/logs", "tmpfs", 0, fmt.Sprintf("size=%d", logDisk)); err != nil {
-			return os.NewSyscallError("mount tmpfs", err)
+		for _, small := range []struct {
+			*disk
+			name, size string
+		}{{&p.logs, "logs", "24m"}, {&p.exits, "exits", "1m"}, {&p.state, "state", "12m"}} {
+			path := filepath.Join(dir, small.name)
+			if err := unix.Mount("tmpfs", path, "tmpfs", 0, "mode=755,size="+small.size); err != nil {
+				return os.NewSyscallError("mount tmpfs", err)
+			}
+			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			p.closes = append(p.closes, fd)
+			*small.disk = disk{path, fmt.Sprintf("/proc/self/fd/%d", fd), &sync.Mutex{}}
 		}
-		disk, err = unix.Open(dir+"/logs", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		return err
+		return nil
 	})
 	if err != nil {
+		p.close()
 		return nil, err
 	}
-	p.namespace, p.closes, p.logs = path, []int{ns, disk}, fmt.Sprintf("/proc/self/fd/%d", disk)
+	p.namespace, p.closes = path, append(p.closes, ns)
 	return p, nil
 }
 
@@ -80,13 +99,11 @@ func (p *place) close() {
 	}
 }
 
-func (p *place) state() string { return p.dir + "/state" }
-
-// fillLogs leaves no room on the disk of the logs, for a while.
-func (p *place) fillLogs(for_ time.Duration) error {
-	p.mu.Lock() // one at a time
-	defer p.mu.Unlock()
-	path := p.logs + "/ballast"
+// fill leaves no room on the disk, for a while.
+func (d *disk) fill(span time.Duration) error {
+	d.mu.Lock() // one at a time
+	defer d.mu.Unlock()
+	path := d.seen + "/.ballast"
 	f, err := os.Create(path)
 	if err != nil {
 		return err
@@ -98,7 +115,7 @@ func (p *place) fillLogs(for_ time.Duration) error {
 			size /= 2
 		}
 	}
-	time.Sleep(for_)
+	time.Sleep(span)
 	return nil
 }
 
@@ -111,7 +128,7 @@ func (p *place) processes(match func(cmdline []byte) bool) (found []process.Pidf
 			continue
 		}
 		env, _ := os.ReadFile(filepath.Dir(path) + "/environ")
-		if !bytes.Contains(env, []byte("GRACERUN_STATE_DIR="+p.state()+"\x00")) {
+		if !bytes.Contains(env, []byte("GRACERUN_STATE_DIR="+p.state.path+"\x00")) {
 			continue
 		}
 		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
@@ -152,8 +169,8 @@ var counter atomic.Int64
 func (p *place) make(s setup) (*container, error) {
 	c := &container{place: p, setup: s, id: fmt.Sprintf("chaos-%d-%d", os.Getpid(), counter.Add(1)), init: -1}
 	c.dir = filepath.Join(p.dir, c.id)
-	for _, d := range []string{"bundle", "io", "exits", "persist", "attach"} {
-		if err := os.MkdirAll(filepath.Join(c.dir, d), 0o755); err != nil {
+	for _, d := range []string{c.dir + "/bundle", c.dir + "/io", c.dir + "/attach", c.place.exits.seenAt(c.exitDir()), c.place.exits.seenAt(c.persistDir())} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
 			return nil, err
 		}
 	}
@@ -170,21 +187,28 @@ func (p *place) make(s setup) (*container, error) {
 
 const cgroupParent = "gracechaos"
 
-func (c *container) root() string { return c.dir + "/root" }
-func (c *container) log() string  { return c.place.dir + "/logs/" + c.id + ".log" }
+func (c *container) root() string       { return c.dir + "/root" }
+func (c *container) log() string        { return c.logs.path + "/" + c.id + ".log" }
+func (c *container) exitDir() string    { return c.exits.path + "/" + c.id }
+func (c *container) persistDir() string { return c.exits.path + "/" + c.id + "-persist" }
+
+// exitFiles are both, as seen from outside.
+func (c *container) exitFiles() (exit, persisted string) {
+	return c.exits.seenAt(c.exitDir() + "/" + c.id), c.exits.seenAt(c.persistDir() + "/exit")
+}
 func (c *container) stateDir() string {
 	key, err := statedir.Key(c.root())
 	if err != nil {
 		panic(err)
 	}
-	return filepath.Join(c.state(), key, c.id)
+	return filepath.Join(c.state.path, key, c.id)
 }
 
 // command gives a call of a program of ours in the place.
 func (c *container) command(program string, args ...string) *exec.Cmd {
 	args = append([]string{"--mount=" + c.namespace, "--wdns=" + c.dir + "/bundle", filepath.Join(c.bin, program)}, args...)
 	cmd := exec.Command("nsenter", args...)
-	cmd.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.state(), "GRACERUN_RUNTIME="+c.runtime)
+	cmd.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.state.path, "GRACERUN_RUNTIME="+c.runtime)
 	cmd.WaitDelay = time.Second
 	return cmd
 }
@@ -193,7 +217,7 @@ func (c *container) command(program string, args ...string) *exec.Cmd {
 func (c *container) create() error {
 	args := []string{
 		"-b", c.dir + "/bundle", "-c", c.id, "-u", c.id, "-n", c.id, "-r", filepath.Join(c.bin, "gracerun"),
-		"--runtime-arg", "--root=" + c.root(), "-l", "k8s-file:" + c.log(), "--exit-dir", c.dir + "/exits", "--persist-dir", c.dir + "/persist",
+		"--runtime-arg", "--root=" + c.root(), "-l", "k8s-file:" + c.log(), "--exit-dir", c.exitDir(), "--persist-dir", c.persistDir(),
 		"-P", c.dir + "/monitor-pid", "-p", c.dir + "/pid", "--socket-dir-path", c.dir + "/attach", "--no-sync-log",
 		"--exit-command", filepath.Join(c.bin, "inmate"), "--exit-command-arg", "note", "--exit-command-arg", c.dir + "/commands",
 	}
