@@ -80,7 +80,7 @@ func TestChaos(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make these containers")
 	}
-	for _, name := range []string{"runc", "crun", "nsenter"} {
+	for _, name := range []string{"runc", "crun", "nsenter", "mkfs.ext4"} {
 		if _, err := exec.LookPath(name); err != nil {
 			t.Skipf("%s is not installed (make deps)", name)
 		}
@@ -146,7 +146,7 @@ func (all *tally) play(s *schedule, bin string) {
 		t.Error(err)
 		return
 	}
-	place, err := newPlace(bin, dir, runtime)
+	place, err := newPlace(bin, dir, runtime, s.LogDisk)
 	if err != nil {
 		t.Errorf("seed %d: %v", s.Seed, err)
 		return

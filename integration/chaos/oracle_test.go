@@ -80,6 +80,17 @@ func (f *facts) wantedBefore(at time.Duration) bool {
 	return false
 }
 
+// pausedBefore reports whether somebody paused it before an instant: a runtime starts
+// nothing that is paused.
+func (f *facts) pausedBefore(at time.Duration) bool {
+	for _, a := range f.acts {
+		if a.Do == pause && a.begin < at {
+			return true
+		}
+	}
+	return false
+}
+
 // starts is how many calls were told that they have started it.
 func (f *facts) starts() (n int) {
 	for _, a := range f.acts {
@@ -98,7 +109,7 @@ func (f *facts) judgeStart(say func(string, ...any)) {
 		if a.Do != start && a.Do != startAgain {
 			continue
 		}
-		if a.Do == start && a.err != nil && !f.wantedBefore(a.end) {
+		if a.Do == start && a.err != nil && !f.wantedBefore(a.end) && !f.pausedBefore(a.end) {
 			failed = fmt.Sprintf("start failed: %v: %s", a.err, a.said)
 		}
 		for _, b := range f.acts {
@@ -252,8 +263,11 @@ func (f *facts) judgeEnd(say func(string, ...any)) {
 	}
 	switch f.status {
 	case "", "137", strconv.Itoa(f.Code):
-	case "2", "143": // of a runtime's init that was told to stop before it was started
-		if f.ran != 0 || f.starts() > 0 {
+	case "2", "143":
+		// A runtime's init that was told to stop before it was started; or inmate,
+		// before it listens: as process 1 of its namespace a Go program then exits
+		// with 2.
+		if f.Lines[0] > 0 {
 			say("it was started, and ended with %s: its program was not told to", f.status)
 		}
 	default:
@@ -387,8 +401,24 @@ func (f *facts) fullAtTheEnd() bool {
 		return true
 	}
 	for _, a := range f.acts {
-		if a.Do == fullLogs && a.begin < f.ended+time.Second && a.end > f.ended-time.Second {
+		if (a.Do == fullLogs || a.Do == hangLogs) && a.begin < f.ended+time.Second && a.end > f.ended-time.Second {
 			return true
+		}
+	}
+	return false
+}
+
+// diedOverFullState reports whether a supervisor died when the state directory had no
+// room, or some seconds later: what was in its memory alone is lost (docs/logs.md).
+func (f *facts) diedOverFullState() bool {
+	for _, a := range f.acts {
+		if a.Do != fullState {
+			continue
+		}
+		for _, b := range f.acts {
+			if b.Do == killMonitor && b.err == nil && b.begin > a.begin && b.begin < a.end+6*time.Second || crashes(f.Faults) > 0 {
+				return true
+			}
 		}
 	}
 	return false
@@ -398,6 +428,9 @@ func (f *facts) fullAtTheEnd() bool {
 func (f *facts) judgeLog(say func(string, ...any)) {
 	for i, stream := range []string{"stdout", "stderr"} {
 		written := f.Lines[i]
+		if f.diedOverFullState() {
+			continue
+		}
 		if f.fullAtTheEnd() {
 			written = 0 // known gap: what the log had not taken by then is given up
 		}

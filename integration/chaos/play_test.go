@@ -139,6 +139,8 @@ func (p *play) step(st step) {
 			_ = signalAll(found, signals.CONT)
 		case fullLogs:
 			a.err = p.place.logs.fill(span)
+		case hangLogs:
+			a.err = p.place.logs.hang(span)
 		case fullExits:
 			a.err = p.place.exits.fill(span)
 		case fullState:

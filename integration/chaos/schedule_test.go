@@ -16,6 +16,7 @@ import (
 type schedule struct {
 	Seed       uint64
 	Runtime    string // runc or crun
+	LogDisk    string // tmpfs or ext4, which can hang
 	Containers []setup
 	steps      []step
 }
@@ -50,29 +51,30 @@ type deed string
 // The deeds. Time is in brackets.
 const (
 	askState    deed = "state"
-	user        deed = "usr1"          // gracerun kill ID USR1
-	userCut     deed = "usr1-cut"      // likewise, the caller is killed (after)
-	execute     deed = "exec"          // gracerun exec ID
-	pause       deed = "pause"         // and resume (after)
-	attach      deed = "attach"        // a client reads (for)
-	attachStuck deed = "attach-stuck"  // a client does not read (for)
-	reopen      deed = "reopen-log"    // by ctl
-	startAgain  deed = "start-again"   // is refused
-	createAgain deed = "create-again"  // is refused
-	killMonitor deed = "monitor-kill"  // kill -9 of the supervisor
-	stopMonitor deed = "monitor-stop"  // SIGSTOP, and SIGCONT (after)
-	upgrade     deed = "upgrade"       // gracemon --upgrade
-	stop        deed = "stop"          // gracerun stop --timeout (time)
-	stopCut     deed = "stop-cut"      // likewise, the caller is killed after half of it
-	term        deed = "term"          // gracerun kill ID TERM
-	termMonitor deed = "monitor-term"  // systemd stops its scope
-	kill        deed = "kill"          // gracerun kill ID KILL
-	force       deed = "delete-force"  // gracerun delete --force
-	killKeeper  deed = "keeper-kill"   // of the world
-	stopKeeper  deed = "keeper-stop"   // SIGSTOP, and SIGCONT (after)
-	termKeeper  deed = "keeper-term"   //
-	logout      deed = "logout"        // TERM to the keeper and to all supervisors
-	fullLogs    deed = "log-disk-full" // (for)
+	user        deed = "usr1"           // gracerun kill ID USR1
+	userCut     deed = "usr1-cut"       // likewise, the caller is killed (after)
+	execute     deed = "exec"           // gracerun exec ID
+	pause       deed = "pause"          // and resume (after)
+	attach      deed = "attach"         // a client reads (for)
+	attachStuck deed = "attach-stuck"   // a client does not read (for)
+	reopen      deed = "reopen-log"     // by ctl
+	startAgain  deed = "start-again"    // is refused
+	createAgain deed = "create-again"   // is refused
+	killMonitor deed = "monitor-kill"   // kill -9 of the supervisor
+	stopMonitor deed = "monitor-stop"   // SIGSTOP, and SIGCONT (after)
+	upgrade     deed = "upgrade"        // gracemon --upgrade
+	stop        deed = "stop"           // gracerun stop --timeout (time)
+	stopCut     deed = "stop-cut"       // likewise, the caller is killed after half of it
+	term        deed = "term"           // gracerun kill ID TERM
+	termMonitor deed = "monitor-term"   // systemd stops its scope
+	kill        deed = "kill"           // gracerun kill ID KILL
+	force       deed = "delete-force"   // gracerun delete --force
+	killKeeper  deed = "keeper-kill"    // of the world
+	stopKeeper  deed = "keeper-stop"    // SIGSTOP, and SIGCONT (after)
+	termKeeper  deed = "keeper-term"    //
+	logout      deed = "logout"         // TERM to the keeper and to all supervisors
+	fullLogs    deed = "log-disk-full"  // (for)
+	hangLogs    deed = "log-disk-hangs" // (for), as by fsfreeze(8)
 	fullExits   deed = "exit-disk-full"
 	fullState   deed = "state-disk-full"
 	start       deed = "start" // gracerun start, of the schedule itself
@@ -126,7 +128,7 @@ func faultsOf() (plans []string) {
 // draw draws a schedule.
 func draw(seed uint64) *schedule {
 	r := rand.New(rand.NewPCG(seed, 0x6368616f73))
-	s := &schedule{Seed: seed, Runtime: []string{"runc", "crun"}[seed%2]}
+	s := &schedule{Seed: seed, Runtime: []string{"runc", "crun"}[seed%2], LogDisk: "tmpfs"}
 	between := func(least, most int) int { return least + r.IntN(most-least+1) }
 	pick := func(choices []choice) choice {
 		all := 0
@@ -184,12 +186,22 @@ func draw(seed uint64) *schedule {
 		// However the rest goes, it ends: somebody stops it at last.
 		s.steps = append(s.steps, step{At: runs + ends + 300, Who: who, Do: stop, Time: s.Containers[who].Grace})
 	}
+	if r.IntN(4) == 0 {
+		s.LogDisk = "ext4"
+		for range between(1, 3) {
+			add([]choice{{hangLogs, 1, 100, 1500}}, world, 0, runs+ends)
+		}
+	}
 	for range between(0, 4) {
 		add(ofTheWorld, world, 0, runs+ends)
 	}
 	if r.IntN(6) == 0 {
 		s.steps = append(s.steps, step{At: between(runs, runs+ends), Who: world, Do: logout})
 	}
+	s.steps = slices.DeleteFunc(s.steps, func(st step) bool {
+		// It would be another container.
+		return st.Do == createAgain && slices.ContainsFunc(s.steps, func(b step) bool { return b.Do == force && b.Who == st.Who })
+	})
 	slices.SortStableFunc(s.steps, func(a, b step) int { return a.At - b.At })
 	return s
 }
@@ -251,7 +263,7 @@ func TestSchedules(t *testing.T) {
 			seen[st.Do]++
 		}
 	}
-	for _, choices := range [][]choice{early, whileRunning, ofTheWorld, toTheEnd, {{deed: logout}}} {
+	for _, choices := range [][]choice{early, whileRunning, ofTheWorld, toTheEnd, {{deed: logout}, {deed: hangLogs}}} {
 		for _, c := range choices {
 			if seen[c.deed] == 0 {
 				t.Errorf("%s is never drawn", c.deed)

@@ -48,7 +48,7 @@ type disk struct {
 // seenAt is the path from outside of what programs see in path.
 func (d *disk) seenAt(path string) string { return d.seen + strings.TrimPrefix(path, d.path) }
 
-func newPlace(bin, dir, runtime string) (*place, error) {
+func newPlace(bin, dir, runtime, logDisk string) (*place, error) {
 	p := &place{bin: bin, dir: dir, runtime: runtime}
 	for _, d := range []string{"rootfs/proc", "rootfs/dev", "rootfs/usr", "rootfs/io", "logs", "exits", "state"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -73,7 +73,11 @@ func newPlace(bin, dir, runtime string) (*place, error) {
 			name, size string
 		}{{&p.logs, "logs", "24m"}, {&p.exits, "exits", "1m"}, {&p.state, "state", "12m"}} {
 			path := filepath.Join(dir, small.name)
-			if err := unix.Mount("tmpfs", path, "tmpfs", 0, "mode=755,size="+small.size); err != nil {
+			if small.disk == &p.logs && logDisk == "ext4" {
+				if err := mountExt4(dir+"/logs.img", path); err != nil {
+					return err
+				}
+			} else if err := unix.Mount("tmpfs", path, "tmpfs", 0, "mode=755,size="+small.size); err != nil {
 				return os.NewSyscallError("mount tmpfs", err)
 			}
 			fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -91,6 +95,39 @@ func newPlace(bin, dir, runtime string) (*place, error) {
 	}
 	p.namespace, p.closes = path, append(p.closes, ns)
 	return p, nil
+}
+
+// mountExt4 mounts a file system of its own, in the namespace of the thread.
+func mountExt4(image, at string) error {
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(image, 24<<20); err != nil {
+		return err
+	}
+	for _, argv := range [][]string{{"mkfs.ext4", "-q", "-O", "^has_journal", image}, {"mount", "-o", "loop", image, at}} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%q: %w: %s", argv, err, out)
+		}
+	}
+	return nil
+}
+
+// hang has every write to the disk wait, for a while.
+func (d *disk) hang(span time.Duration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	fd, err := unix.Open(d.seen, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	const freeze, thaw = 0xc0045877, 0xc0045878 // FIFREEZE, FITHAW (linux/fs.h)
+	if err := unix.IoctlSetInt(fd, freeze, 0); err != nil {
+		return err
+	}
+	time.Sleep(span)
+	return unix.IoctlSetInt(fd, thaw, 0)
 }
 
 func (p *place) close() {
