@@ -57,11 +57,13 @@ var build = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	status := m.Run()
-	if bin, _ := build(); bin != "" {
-		os.RemoveAll(bin)
-	}
-	os.Exit(status)
+	os.Exit(testbed.UnderReaper(func() int {
+		status := m.Run()
+		if bin, _ := build(); bin != "" {
+			os.RemoveAll(bin)
+		}
+		return status
+	}))
 }
 
 // newStack gives what containers run on, over "runc" or "crun".

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/signals/process"
 )
 
 // keeperOf finds the keeper of a state base.
@@ -144,10 +146,7 @@ func TestProgramIsTaken(t *testing.T) {
 				case "exit":
 					c.must(unix.Kill(c.pid(), unix.SIGTERM))
 				case "KILL":
-					dead := c.monitor
-					c.must(unix.Kill(dead, unix.SIGKILL))
-					c.until("it is dead", func() bool { return !running(dead) })
-					c.until("there is a successor", c.successor)
+					c.killed()
 					c.must(unix.Kill(c.monitor, unix.SIGTERM))
 				}
 				c.expect("exit file", c.exitFile(), "5")
@@ -174,16 +173,25 @@ func hanging(t *testing.T) string {
 	return path
 }
 
-// successor reports whether another supervisor has taken the place of a dead one.
-func (c *container) successor() bool {
-	text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
-	c.monitor, _ = strconv.Atoi(string(text))
-	if c.monitor == 0 || !running(c.monitor) {
-		return false
-	}
-	argv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.monitor))
-	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.monitor))
-	return strings.Contains(string(argv), c.id) && strings.Contains(string(env), "_GRACEMON_STAGE=successor")
+// killed kills the supervisor and waits for its successor, which may have its number.
+func (c *container) killed() {
+	c.t.Helper()
+	before, err := process.Identify(c.monitor)
+	c.must(err)
+	c.must(unix.Kill(c.monitor, unix.SIGKILL))
+	c.succeeded(before)
+}
+
+// succeeded waits until another process has taken the place of that supervisor.
+func (c *container) succeeded(before process.Identity) {
+	c.t.Helper()
+	c.until("there is a successor", func() bool {
+		text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
+		c.monitor, _ = strconv.Atoi(string(text))
+		now, err := process.Identify(c.monitor)
+		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.monitor))
+		return err == nil && now != before && running(c.monitor) && strings.Contains(string(env), "_GRACEMON_STAGE=successor")
+	})
 }
 
 // An upgrade executes nothing that is not gracemon.
@@ -238,4 +246,23 @@ func TestSleepsInTime(t *testing.T) {
 	c.must(os.WriteFile(c.dir+"/one", []byte("\n"), 0))
 	c.expect("exit file", c.exitFile(), "0")
 	c.gone()
+}
+
+// A successor has its predecessor's number, by which Podman knows that there is one.
+func TestSuccessorHasTheNumber(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, quiet)
+		c.up()
+		number := c.monitor
+		for range 5 {
+			c.killed()
+			if c.monitor != number {
+				t.Errorf("it is process %d, not %d", c.monitor, number)
+			}
+		}
+		c.must(unix.Kill(number, unix.SIGTERM))
+		c.expect("exit file", c.exitFile(), "5")
+		c.gone()
+		c.expect("the log", strings.Join(c.lines(), ";"), "stdout F up;stdout F TERM")
+	})
 }

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/slumber"
 )
@@ -152,16 +153,15 @@ func TestManyAsleep(t *testing.T) {
 	if each := kib / len(all); each > 24 {
 		t.Errorf("a supervisor asleep takes %d KiB", each)
 	}
+	var before []process.Identity
 	for _, c := range all {
+		id, err := process.Identify(c.monitor)
+		c.must(err)
+		before = append(before, id)
 		c.must(unix.Kill(c.monitor, unix.SIGKILL))
 	}
-	for _, c := range all {
-		dead := c.monitor
-		c.until("there is a successor", func() bool {
-			text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
-			c.monitor, _ = strconv.Atoi(string(text))
-			return c.monitor != dead && c.monitor != 0
-		})
+	for i, c := range all {
+		c.succeeded(before[i])
 		c.asleep()
 		c.must(unix.Kill(c.monitor, unix.SIGTERM))
 	}
@@ -170,7 +170,7 @@ func TestManyAsleep(t *testing.T) {
 		c.gone()
 		c.expect("the log", strings.Join(c.lines(), ";"), "stdout F up;stdout F TERM")
 	}
-	if left, _ := filepath.Glob(state + "/*/*"); len(left) > 0 {
+	if left, _ := filepath.Glob(state + "/[^.]*/*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
@@ -236,13 +236,10 @@ func TestSleepTakesProcesses(t *testing.T) {
 	limit("max")
 	c.asleep()
 	limit("1")
-	dead := c.monitor
+	before, err := process.Identify(c.monitor)
+	c.must(err)
 	c.wake()
-	c.until("there is a successor", func() bool {
-		text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
-		c.monitor, _ = strconv.Atoi(string(text))
-		return c.monitor != dead && c.monitor != 0
-	})
+	c.succeeded(before)
 	c.must(os.WriteFile(c.dir+"/one", []byte("\n"), 0))
 	c.says("stdout F more")
 	c.must(os.WriteFile(c.dir+"/two", []byte("\n"), 0))

@@ -98,7 +98,9 @@ var gracemon = sync.OnceValues(func() (string, error) {
 
 var programs string
 
-func TestMain(m *testing.M) {
+func TestMain(m *testing.M) { os.Exit(testbed.UnderReaper(func() int { return run(m) })) }
+
+func run(m *testing.M) int {
 	var err error
 	if programs, err = os.MkdirTemp("", "gracemon-test-"); err != nil {
 		panic(err)
@@ -111,5 +113,5 @@ func TestMain(m *testing.M) {
 			os.Remove(dir)
 		}
 	}
-	os.Exit(code)
+	return code
 }

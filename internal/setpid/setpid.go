@@ -58,10 +58,7 @@ func ForkExec(pid int, path string, argv []string, attr *syscall.ProcAttr) error
 	}
 	c.report = uintptr(pipe[1])
 	c.tid = int32(pid)
-	c.args = cloneArgs{
-		exitSignal: uint64(unix.SIGCHLD),
-		setTID:     uint64(uintptr(unsafe.Pointer(&c.tid))), setTIDSize: 1,
-	}
+	c.args = cloneArgs{exitSignal: uint64(unix.SIGCHLD), setTIDSize: 1}
 
 	// The child runs Go code on a copy of this stack, with no other thread and no
 	// scheduler: it must not be interrupted, and must not ask the runtime for anything.
@@ -124,6 +121,7 @@ type child struct {
 //go:nocheckptr
 //go:nosplit
 func fork(c *child) syscall.Errno {
+	c.args.setTID = uint64(uintptr(unsafe.Pointer(&c.tid))) // here, where no stack moves
 	pid, _, errno := syscall.RawSyscall(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args), 0)
 	if errno != 0 || pid != 0 {
 		return errno

@@ -47,6 +47,7 @@ func (c *Container) beginMemo() {
 			origin.Cgroups = strings.Split(strings.TrimSpace(string(text)), "\n")
 		}
 		if c.memo, err = recovery.CreateNotes(c.dir.FD()); err == nil {
+			c.noteSelf()
 			err = recovery.WriteOrigin(c.dir, origin)
 		}
 	}
@@ -234,9 +235,10 @@ func startSuccessor(path string, kept map[string]int) (*successor, error) {
 	}
 	env = append(env, readyVariable+"=3", keeper.KeptVariable+"="+strings.Join(names, ","))
 	attr := &syscall.ProcAttr{Dir: origin.Dir, Env: env, Files: files, Sys: &syscall.SysProcAttr{Setsid: true}}
-	if _, err = startHeld(origin.Args, attr); err == unix.ENOENT {
+	pid := numberOfDead(dir)
+	if err = startAs(pid, origin.Args, attr); err == unix.ENOENT {
 		attr.Dir = "/" // its directory is gone
-		_, err = startHeld(origin.Args, attr)
+		err = startAs(pid, origin.Args, attr)
 	}
 	if err != nil {
 		unix.Close(pipe[0])
@@ -441,6 +443,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	c.memo.SetBeside(false)
 	c.memo.SetStepping(false)
 	c.memo.NextGeneration()
+	c.noteSelf()
 	c.awake(same)
 	s.containers = append(s.containers, c)
 	if c.record, err = dir.ReadRecord(); err != nil {

@@ -75,6 +75,10 @@ type page struct {
 
 	stepping uint64 // 1: the supervisor is about to step its machine, or to do what that asked for
 	beside   uint64 // 1: somebody steps a fork of its journal, since it does not answer
+
+	supervisor     [3]uint64
+	supervisorBoot [2]uint64
+	numberedIn     uint64 // the pid namespace of supervisor
 }
 
 // How many of each are remembered.
@@ -211,6 +215,25 @@ func (n *Notes) NextGeneration() {
 
 // Generation is how many supervisors the container has lost, or upgrades it has seen.
 func (n *Notes) Generation() uint64 { return n.get(func(p *page) *uint64 { return &p.generation }) }
+
+// SetSupervisor notes who looks after the container, and the inode of the pid namespace
+// in which he has his number.
+func (n *Notes) SetSupervisor(id process.Identity, namespace uint64) {
+	if n == nil {
+		return
+	}
+	atomic.StoreUint64(&n.p.numberedIn, namespace)
+	putIdentity(&n.p.supervisor, &n.p.supervisorBoot, id)
+}
+
+// Supervisor is who looks after the container, or did when he died; the zero value
+// if that was not noted.
+func (n *Notes) Supervisor() (id process.Identity, namespace uint64) {
+	if n == nil {
+		return process.Identity{}, 0
+	}
+	return getIdentity(&n.p.supervisor, &n.p.supervisorBoot), atomic.LoadUint64(&n.p.numberedIn)
+}
 
 // --- its sleep
 
