@@ -1,0 +1,156 @@
+package podman
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gracerun.io/internal/testbed"
+	"gracerun.io/signals/process"
+)
+
+// TestMain: on a host, PID 1 reaps a dead monitor at once.
+func TestMain(m *testing.M) { os.Exit(testbed.UnderReaper(m.Run)) }
+
+// TestMonitorKilled: podman does not notice that a monitor was killed. Its database has
+// the number of the dead one, which is that of the successor.
+func TestMonitorKilled(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make these containers")
+	}
+	for _, program := range []string{"podman", "nsenter", "busybox"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed (make deps)", program)
+		}
+	}
+	soak := os.Getenv("GRACERUN_SOAK") != ""
+	rounds := 1
+	if soak {
+		rounds = 20
+	}
+	dir, err := os.MkdirTemp("", "gp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*stack
+	for _, runtime := range []string{"runc", "crun"} {
+		all = append(all, &stack{monitor: "gracemon", runtime: runtime, shim: true})
+		if soak {
+			all = append(all, &stack{monitor: "gracemon", runtime: runtime})
+		}
+	}
+	t.Cleanup(func() { cleanUp(t, all, dir) })
+	unbuilt := testbed.Build(dir, ours(all)...)
+	archive, err := rootfs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, s := range all {
+		s.settle(filepath.Join(dir, strconv.Itoa(i)), dir, unbuilt)
+		t.Run(s.String(), func(t *testing.T) {
+			if s.missing != "" {
+				t.Skip(s.missing)
+			}
+			if err := s.prepare(archive); err != nil {
+				t.Fatal(err)
+			}
+			for _, way := range waysToGoOn {
+				for round := range rounds {
+					c := testCase{name: fmt.Sprint(way.name, " ", round), do: func(u *user) { u.killMonitor(way.do) }}
+					r := c.with(s, archive)
+					if r.err != nil {
+						t.Fatalf("%s: %v\nseen: %s", c.name, r.err, r.notes)
+					}
+					if r.notes != way.want {
+						t.Errorf("%s: seen:\n%s\nnot:\n%s", c.name, r.notes, way.want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// killMonitor kills the monitor of a container that is up, with somebody who waits for
+// it already.
+func (u *user) killMonitor(goOn func(u *user, waits *running)) {
+	u.up("trap 'exit 7' TERM; " + serve)
+	number := u.inspect("{{.State.ConmonPid}}")
+	pid, err := strconv.Atoi(number)
+	u.must(err)
+	before, err := process.Identify(pid)
+	u.must(err)
+	waits := u.begin(nil, "wait", u.name)
+	u.until("podman wait has asked for the monitor", func() bool { return hasPidfd(waits.Process.Pid) || slept(waits.since) })
+	u.must(unix.Kill(pid, unix.SIGKILL))
+	u.until("there is a successor", func() bool {
+		now, err := process.Identify(pid)
+		line, _ := os.ReadFile("/proc/" + number + "/environ")
+		return err == nil && now != before && strings.Contains(string(line), "_GRACEMON_STAGE=successor")
+	})
+	goOn(u, waits)
+	u.until("monitor and container have ended", func() bool { return !alive(number) })
+}
+
+func slept(since time.Time) bool { return time.Since(since) > 2*time.Second }
+
+// hasPidfd reports whether a process has a pidfd open.
+func hasPidfd(pid int) bool {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	for _, link := range links {
+		if to, _ := os.Readlink(link); strings.Contains(to, "pidfd") {
+			return true
+		}
+	}
+	return false
+}
+
+var waysToGoOn = []struct {
+	name string
+	do   func(u *user, waits *running)
+	want string
+}{
+	{
+		name: "stop",
+		do: func(u *user, waits *running) {
+			later := u.begin(nil, "wait", u.name)
+			c := u.do("stop", "--time=20", u.name)
+			u.note("stop %d %q", c.code, c.err)
+			u.note("waited %q %q", u.finish(waits).out, u.finish(later).out)
+			u.note("exited %s", u.inspect("{{.State.Status}} {{.State.ExitCode}}"))
+		},
+		want: "stop 0 \"\"\nwaited \"7\\n\" \"7\\n\"\nexited exited 7",
+	},
+	{
+		name: "end by itself",
+		do: func(u *user, waits *running) {
+			u.ok("kill", "--signal=TERM", u.name)
+			u.note("waited %q %q", u.finish(waits).out, u.waited())
+			u.note("exited %s", u.inspect("{{.State.Status}} {{.State.ExitCode}}"))
+		},
+		want: "waited \"7\\n\" \"7\"\nexited exited 7",
+	},
+	{
+		name: "rm",
+		do: func(u *user, waits *running) {
+			c := u.do("rm", "--force", "--time=20", u.name)
+			u.note("rm %d %q", c.code, c.err)
+			u.finish(waits)
+			u.note("exists %d", u.do("container", "exists", u.name).code)
+			left, _ := filepath.Glob("/run/gracerun/[^.]*/" + "*")
+			for _, path := range left {
+				text, _ := os.ReadFile(path + "/container")
+				if strings.Contains(string(text), u.stack.dir+"/") {
+					u.note("left: %s", path)
+				}
+			}
+		},
+		want: "rm 0 \"\"\nexists 1",
+	},
+}
