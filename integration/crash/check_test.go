@@ -1,7 +1,9 @@
 package crash
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -163,6 +165,9 @@ func lineOf(n uint64) string {
 // readJournal finds the deadline of the stop, and keeps the text for a report.
 func (r *round) readJournal() {
 	j, err := story.ReadDir(r.stateDir())
+	if errors.Is(err, fs.ErrNotExist) && r.deleted {
+		return
+	}
 	if err != nil {
 		r.fail("%v", err)
 		return

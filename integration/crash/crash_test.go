@@ -132,6 +132,7 @@ type round struct {
 	journal  string
 	aborted  bool // the create died with its supervisor
 	gap      bool // no keeper, and it exited while nobody watched
+	deleted  bool // before it is checked
 	doubled  bool // it heard its stop signal twice
 	problems []string
 }

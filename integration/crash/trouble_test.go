@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/internal/testbed"
+	"gracerun.io/supervisor/recovery"
 )
 
 // tmpfs mounts a small tmpfs for the test.
@@ -118,6 +119,55 @@ func TestLogDiskFull(t *testing.T) {
 		r.awaitLines(t, 200)
 		empty()
 	})
+}
+
+// TestLogDiskFullAtTheEnd: the container ends while its log's disk is full. Its exit is
+// known at once, it can be deleted, and when there is room again everything is in the
+// log, also over its supervisor's death.
+func TestLogDiskFullAtTheEnd(t *testing.T) {
+	for name, p := range map[string]struct{ kill, remove bool }{"goes on": {}, "is killed": {kill: true}, "is deleted": {remove: true}} {
+		t.Run(name, func(t *testing.T) {
+			trouble(t, newStack(t, "runc"), calm, func(r *round) {
+				tmpfs(t, r.dir+"/logs", "size=8m")
+				if err := os.Symlink("logs/log", r.log()); err != nil {
+					t.Fatal(err)
+				}
+			}, func(r *round) {
+				empty := fill(t, r.dir+"/logs")
+				r.awaitLines(t, 200)
+				r.stopNow(t)
+				if err := until("the exit is recorded", func() bool { return exists(r.exit()) && r.commands() > 0 }); err != nil {
+					t.Fatal(err)
+				}
+				if p.kill {
+					r.killMonitor()
+				}
+				if p.remove {
+					begin := time.Now()
+					r.deleted = true
+					if _, err := r.gracerun("delete", r.id); err != nil {
+						t.Error(err)
+					}
+					if took := time.Since(begin); took > 10*time.Second {
+						t.Errorf("delete took %s", took)
+					}
+				}
+				empty()
+				if err := until("its supervisor ends", func() bool {
+					if exists(r.stateDir() + "/" + recovery.OriginName) {
+						return false
+					}
+					fd := r.monitor()
+					if fd >= 0 {
+						fd.Close()
+					}
+					return fd < 0
+				}); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
 }
 
 // TestStateFull: without any room for state the container is stopped in time,

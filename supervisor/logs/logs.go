@@ -38,8 +38,6 @@
 package logs
 
 import (
-	"strconv"
-
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/lifecycle"
@@ -150,8 +148,10 @@ type Logs struct {
 
 	due   lifecycle.Instant
 	timer loop.Timer
-	quiet lifecycle.Instant // when to see whether the buffers are to be given back; 0: they are small
-	moved int               // bytes, since quiet was set
+
+	finished bool              // no more output will come
+	quiet    lifecycle.Instant // when to see whether the buffers are to be given back; 0: they are small
+	moved    int               // bytes, since quiet was set
 }
 
 // Open opens the logs. With the cursor
@@ -345,24 +345,32 @@ func (l *Logs) Late() bool {
 	return late
 }
 
-// Finish writes what is there of lines that have no end yet, since none will
-// come, and says what could not be written. The container has ended; nothing may
-// be read from its streams afterwards.
+// Finish writes what is there of lines that have no end yet, since none will come.
+// The container has ended; nothing may be read from its streams afterwards. What a
+// log in trouble cannot take goes on being tried: Owed tells when it is done.
 func (l *Logs) Finish() {
+	l.finished = true
 	for _, s := range l.streams {
 		if s == nil {
 			continue
 		}
 		l.tryAgain(lifecycle.Never)
 		s.distribute(true, true)
-		if left := s.left(); left > 0 {
-			l.options.Warn(strconv.FormatInt(left, 10) + " bytes of " + s.source.String() +
-				" could not be written to a log before the container was done with")
-		} else {
+		if s.left() == 0 {
 			s.empty()
 		}
 		s.rest() // the state directory may stay for long
 	}
+}
+
+// Owed is how many bytes of output a log has not had yet.
+func (l *Logs) Owed() (bytes int64) {
+	for _, s := range l.streams {
+		if s != nil {
+			bytes += s.left()
+		}
+	}
+	return bytes
 }
 
 // Sync has the log file written to its disk.

@@ -96,7 +96,7 @@ func (l *Logs) tryAgain(now lifecycle.Instant) {
 func (l *Logs) catchUp() {
 	for _, s := range l.streams {
 		if s != nil {
-			s.distribute(true, false)
+			s.distribute(true, l.finished)
 		}
 	}
 	l.letGo()

@@ -21,6 +21,7 @@ import (
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/keeper"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs"
 	"gracerun.io/supervisor/loop"
 	"gracerun.io/supervisor/recovery"
 	"gracerun.io/supervisor/settings"
@@ -52,16 +53,18 @@ type Container struct {
 	parent  parent  // the caller's pipes
 	create  create  // until the runtime has ended
 	streams streams // stdin, stdout, stderr
-	clients clients
-	init    init_
-	cgroup  cgroup.Cgroup  // zero: none of its own
-	freezer cgroup.Freezer // of it, once somebody has asked
-	asked   bool
-	census  cgroup.Census // of it
-	emptied bool          // nobody is left in the cgroup, and the machine knows
-	oom     oom
-	server  server
-	deposit deposit // with the keeper
+	// lastWords is the log of a container that has ended, if it is not complete.
+	lastWords *logs.Logs
+	clients   clients
+	init      init_
+	cgroup    cgroup.Cgroup  // zero: none of its own
+	freezer   cgroup.Freezer // of it, once somebody has asked
+	asked     bool
+	census    cgroup.Census // of it
+	emptied   bool          // nobody is left in the cgroup, and the machine knows
+	oom       oom
+	server    server
+	deposit   deposit // with the keeper
 
 	start    start
 	timeout  loop.Timer

@@ -103,7 +103,9 @@ func (c *Container) reasonOf(status lifecycle.Status, reason lifecycle.Reason) s
 func (c *Container) completeOutput() {
 	if c.streams.logs != nil && !c.streams.completed {
 		c.streams.complete(c)
-		c.memo.SetOutputDone()
+		if c.streams.logs.Owed() == 0 {
+			c.memo.SetOutputDone()
+		}
 	}
 }
 
@@ -267,12 +269,14 @@ func (c *Container) finish() {
 	c.endOutput() // if the create failed
 	c.census.Close()
 	c.clients.leave(c, func() {
-		c.server.close()
-		if c.dir != nil {
-			c.closeState()
-		}
-		c.deposit.done(c)
-		c.s.finished(c)
+		c.speakLastWords(func() {
+			c.server.close()
+			if c.dir != nil {
+				c.closeState()
+			}
+			c.deposit.done(c)
+			c.s.finished(c)
+		})
 	})
 }
 

@@ -225,9 +225,14 @@ func (s *streams) complete(c *Container) {
 	}
 }
 
-// close gives back what the log and the streams took.
+// close gives back what the log and the streams took, but for a log that is not
+// complete: see lastWords.
 func (s *streams) close(c *Container) {
-	s.logs.Close()
+	if s.logs.Owed() > 0 {
+		c.lastWords = s.logs
+	} else {
+		s.logs.Close()
+	}
 	s.logs, s.out, s.err = nil, nil, nil
 	for i, fd := range s.ours {
 		if fd >= 0 {
