@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/settings"
 )
 
 // Options of a run.
@@ -80,6 +82,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
+	// Annotations may ask for every policy here.
+	if err := os.WriteFile(filepath.Join(scratch, "config.toml"), []byte("[annotations]\npolicies = [\"enforce\"]\n"), 0o644); err != nil {
+		return nil, err
+	}
 	if l.programs, err = find(o.Bin, o.Newer); err != nil {
 		return nil, err
 	}
@@ -124,7 +130,7 @@ func (l *lab) wanted(section string) bool {
 
 // environ is the environment of a program under test.
 func (l *lab) environ(p *Program) []string {
-	return append([]string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + l.tmp, "GRACERUN_STATE_DIR=" + filepath.Join(l.tmp, "state")}, p.env...)
+	return append([]string{"PATH=" + os.Getenv("PATH"), "XDG_RUNTIME_DIR=" + l.tmp, "GRACERUN_STATE_DIR=" + filepath.Join(l.tmp, "state"), settings.Variable + "=" + filepath.Join(l.tmp, "config.toml")}, p.env...)
 }
 
 // rounds gives how often to do something: n times, or few.

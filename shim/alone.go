@@ -13,6 +13,7 @@ import (
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/breach"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
@@ -44,6 +45,7 @@ type alone struct {
 	waiting int               // the descriptor that says so; -1 while it does not wait
 	asked   lifecycle.Instant // when the request was made
 	limit   lifecycle.Instant // until when it is waited for
+	quiet   lifecycle.Instant // when the caller is to be told that its SIGKILL is held; 0: it is not
 	answer  *lifecycle.Effect // its reply
 	killing span              // how long it has been killed, in vain
 	defers  lifecycle.Instant // since when it leaves it to others to tell of the end; 0: it does not
@@ -87,7 +89,10 @@ func (c *call) askMachine(dir *statedir.Dir, id string, b *beside, ev lifecycle.
 	defer a.leave()
 	ev.Request = a.self
 	a.asked, a.limit = now(), lifecycle.Never
-	if ev.Kind == lifecycle.SignalRequest && ev.Signal != signals.KILL {
+	switch {
+	case mayBeHeld(requestOf(ev)):
+		a.quiet = a.asked.After(lifecycle.Duration(silence))
+	case ev.Kind == lifecycle.SignalRequest && ev.Signal != signals.KILL:
 		a.limit = a.asked.After(lifecycle.Duration(patience))
 	}
 	a.step(ev)
@@ -101,9 +106,9 @@ func (c *call) askMachine(dir *statedir.Dir, id string, b *beside, ev lifecycle.
 // sent meanwhile is in its journal: it is joined, or waited for.
 func requestOf(ev lifecycle.Event) control.Request {
 	if ev.Kind == lifecycle.StopRequest {
-		return control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace}
+		return control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace, By: ev.By}
 	}
-	return control.Request{Verb: control.Signal, Signal: ev.Signal, All: ev.All, Force: ev.Force, Grace: control.OwnGrace}
+	return control.Request{Verb: control.Signal, Signal: ev.Signal, All: ev.All, Force: ev.Force, Grace: control.OwnGrace, By: ev.By}
 }
 
 // attend takes the lock and the machine, up to date with what has happened. With a
@@ -377,6 +382,8 @@ func (a *alone) perform(e lifecycle.Effect) []lifecycle.Event {
 		return []lifecycle.Event{answer(e, errnoOf(a.recordExit(e)))}
 	case lifecycle.RunExitCommand:
 		return []lifecycle.Event{{Kind: lifecycle.ExitCommandDone}}
+	case lifecycle.Violation:
+		breach.Of(a.id(), "gracerun", a.machine, e, now()).Send()
 	case lifecycle.Reply:
 		if e.Request == a.self && a.answer == nil {
 			a.answer = &e
@@ -433,8 +440,11 @@ func (a *alone) deliverByRuntime(e lifecycle.Effect) error {
 	return err
 }
 
-func (a *alone) id() string {
-	path := a.dir.Path()
+func (a *alone) id() string { return idOf(a.dir) }
+
+// idOf is the id of the container whose state directory that is.
+func idOf(dir *statedir.Dir) string {
+	path := dir.Path()
 	return path[bytes.LastIndexByte([]byte(path), '/')+1:]
 }
 
@@ -511,6 +521,9 @@ func (a *alone) wait() error {
 			// What happened before the watch began is seen by one more round.
 		} else {
 			due := min(a.machine.Armed(), a.limit)
+			if a.quiet != 0 {
+				due = min(due, a.quiet)
+			}
 			if now() >= a.limit {
 				return errors.New("it was not delivered for " + patience.String() + ": it waits for a start that does not end, or for a thaw")
 			}
@@ -532,6 +545,12 @@ func (a *alone) wait() error {
 		}
 		if a.answer == nil {
 			a.lookForAnswer()
+		}
+		if a.answer == nil && a.quiet != 0 && now() >= a.quiet {
+			a.quiet = 0
+			if end := a.machine.Deadline(); end != lifecycle.Never {
+				a.call.sayHeld(a.id(), lifecycle.Duration(end-now()))
+			}
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"gracerun.io/faults"
 	"gracerun.io/runtime/bundle"
 	"gracerun.io/supervisor/journal"
+	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/settings"
 )
 
@@ -39,6 +40,7 @@ type call struct {
 	spec    *bundle.Config     // of the container that is created
 	journal *journal.Writer    // likewise, once it is begun
 	faults  *faults.Injector
+	by      *lifecycle.Caller // see caller
 }
 
 // Names for commands that are spelled as options.

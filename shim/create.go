@@ -465,7 +465,7 @@ func (c *call) record(dir *statedir.Dir, id string, container *oci.Container, st
 		Created: status.Created, CgroupsPath: status.CgroupsPath,
 		Runtime: container.Program, RuntimeArgs: c.globals, RuntimeRoot: c.root,
 		Init:       container.Init.String(),
-		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy.String(),
+		StopSignal: stop.Signal, Grace: stop.Grace, Policy: stop.Policy.Known().String(),
 		Annotations: status.Annotations,
 	}
 	config := c.spec

@@ -34,13 +34,13 @@ func (c *call) delete() int {
 	if err == nil {
 		c.belongsTo(container)
 	}
-	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace})
+	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace, By: c.caller()})
 	var b *beside
 	if errors.As(err, &b) {
 		c.warn("delete container " + args[0] + ": " + b.Error() + ": it is deleted without it")
 		err = nil // what is to be deleted, and what not, the runtime decides
 		if force {
-			_, err = c.askBeside(dir, args[0], b, lifecycle.Event{Kind: lifecycle.StopRequest})
+			_, err = c.askBeside(dir, args[0], b, lifecycle.Event{Kind: lifecycle.StopRequest, By: c.caller()})
 		}
 	}
 	switch {

@@ -41,8 +41,8 @@ func (c *call) kill() int {
 	if sig == signals.Probe {
 		return c.probe(dir, id, all)
 	}
-	reply, err := c.ask(dir, control.Request{Verb: control.Signal, Signal: sig, All: all, Force: force, Grace: control.OwnGrace})
-	ev := lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: sig, All: all, Force: force}
+	reply, err := c.ask(dir, control.Request{Verb: control.Signal, Signal: sig, All: all, Force: force, Grace: control.OwnGrace, By: c.caller()})
+	ev := lifecycle.Event{Kind: lifecycle.SignalRequest, Signal: sig, All: all, Force: force, By: c.caller()}
 	var b *beside
 	switch {
 	case err == control.ErrNoSupervisor:
@@ -195,9 +195,14 @@ func (c *call) dial(dir *statedir.Dir) (control.Conn, error) {
 func (c *call) askOn(conn control.Conn, dir *statedir.Dir, request control.Request) (control.Reply, error) {
 	asked := now()
 	var killing, ending span
+	quiet := mayBeHeld(request)
 	reply, err := conn.Ask(request, prompt)
 	for ; err == control.ErrTimeout; reply, err = conn.Await(prompt) {
 		state, b := c.lookAt(conn, dir)
+		if quiet && state.Phase == lifecycle.Stopping.String() && now() >= asked.After(lifecycle.Duration(silence)) {
+			quiet = false
+			c.sayHeld(idOf(dir), state.Left)
+		}
 		switch {
 		case b == errDying:
 			return reply, control.ErrNoSupervisor

@@ -14,6 +14,8 @@ import (
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/shim/usage"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/settings"
 )
 
@@ -85,6 +87,14 @@ func (c *call) settings() *settings.Settings {
 		c.config, c.wrong = settings.Load()
 	}
 	return c.config
+}
+
+// caller is who has called this program: for whom it asks.
+func (c *call) caller() *lifecycle.Caller {
+	if c.by == nil {
+		c.by = control.CallerOf(unix.Getppid())
+	}
+	return c.by
 }
 
 // open opens the state directory of the container. Without one it was not made

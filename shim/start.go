@@ -66,7 +66,7 @@ func (c *call) start() int {
 // to end before: what the runtime has made by then nobody looks after yet.
 func (c *call) askForStart(dir *statedir.Dir) (reply control.Reply, conn control.Conn, err error) {
 	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
-		reply, conn, err = c.askAndStay(dir, control.Request{Verb: control.Start, Grace: control.OwnGrace})
+		reply, conn, err = c.askAndStay(dir, control.Request{Verb: control.Start, Grace: control.OwnGrace, By: c.caller()})
 		if err != nil || reply.Answer != control.Refused {
 			return reply, conn, err
 		}
@@ -141,7 +141,7 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		return c.runStart(nil)
 	}
 	defer unix.Close(lock)
-	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self})
+	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self, By: c.caller()})
 	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
 	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing
 	a.exit()

@@ -28,6 +28,7 @@ func (c *call) stop() int {
 		return c.misused()
 	}
 	ev := lifecycle.Event{Kind: lifecycle.StopRequest, Grace: lifecycle.Duration(control.OwnGrace)}
+	ev.By = c.caller()
 	if graceText != "" {
 		grace, err := settings.ParseGrace(graceText)
 		if err != nil {
@@ -78,7 +79,7 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 		if err != nil {
 			return reply, err
 		}
-		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace})
+		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace, By: ev.By})
 		var b *beside
 		switch {
 		case err == control.ErrNoSupervisor:

@@ -48,13 +48,13 @@ period is 4. Like many programs it takes a second SIGTERM for "quit now".
 
     act 1   CRI-O stops the container. Half a second later systemd, which is shutting
             the node down, stops the monitor too: SIGTERM.
-    act 2   CRI-O stops the container. A second later somebody has no patience:
-            crictl rm -f sends SIGKILL.
+    act 2   CRI-O stops the container. A second later somebody else has no
+            patience, and sends SIGKILL.
     act 3   Both.
 
 Each act runs with conmon and the stock runtime, and with gracemon and gracerun in
-both policies: "observe" passes on what it is asked for and records the breach,
-"enforce" keeps the promise. The signals below are what the kernel saw; the
+two policies: "observe" passes on what it is asked for and records the breach;
+"delegate", the default, leaves the end of the grace period to CRI-O alone. The signals below are what the kernel saw; the
 entries are counted in the file that the ledger left behind.
 
 `
@@ -64,7 +64,8 @@ const demoMoral = `
               The SIGKILL is simply delivered, and nobody writes down why.
     observe   systemd's SIGTERM joins the stop that is under way. The SIGKILL is
               delivered as asked for, and recorded as a breach, with its time.
-    enforce   the SIGKILL is held until the ledger has ended by itself, and answered then.
+    delegate  the SIGKILL is not CRI-O's: it is held until the ledger has ended by itself,
+              and answered then.
 
 `
 
@@ -131,9 +132,9 @@ func (d *demo) cast() {
 		}{
 			{testbed.Stock(runtime), ""},
 			{testbed.Ours(programs, runtime), "observe"},
-			{testbed.Ours(programs, runtime), "enforce"},
+			{testbed.Ours(programs, runtime), "delegate"},
 		} {
-			if s.policy != "enforce" { // the same as for observe
+			if s.policy != "delegate" { // the same as for observe
 				fmt.Fprintf(d.out, "  %-32s %s\n", s.stack.Name, s.stack.Versions())
 			}
 			if s.stack.Missing != "" {
@@ -253,7 +254,7 @@ func (p *demoPlay) name() string {
 }
 
 // table prints what became of the ledgers, and reports whether ours were kept as
-// promised: one SIGTERM always, and every entry under enforce.
+// promised: one SIGTERM always, and every entry under delegate.
 func (d *demo) table() (kept bool) {
 	kept = true
 	fmt.Fprintf(d.out, "%-44s", "What the ledger got, and lost")
@@ -299,7 +300,7 @@ func (p *demoPlay) asPromised() bool {
 		return false
 	}
 	f := p.verdict.Shown
-	spared := p.policy == "enforce" || acts[p.act] == "second-term"
+	spared := p.policy == "delegate" || acts[p.act] == "second-term"
 	return len(f.Sent) == 1 && (!spared || len(f.Kills) == 0 && f.Ledger.Lost() == 0 && f.Ledger.Closed)
 }
 

@@ -88,7 +88,11 @@ func (s *stack) make(p plan) (*container, error) {
 	}
 	spec.Annotations = map[string]string{"io.gracerun.grace": p.grace.String()}
 	if p.policy != "" {
-		spec.Annotations["io.gracerun.policy"] = p.policy
+		config := c.dir + "/config.toml"
+		if err := os.WriteFile(config, []byte("[stop]\npolicy = \""+p.policy+"\"\n"), 0o644); err != nil {
+			return nil, err
+		}
+		c.env = append(c.env, "GRACERUN_CONFIG="+config)
 	}
 	text, err := json.Marshal(spec)
 	if err == nil {

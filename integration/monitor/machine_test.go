@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"gracerun.io/internal/testbed"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/control"
 )
@@ -112,7 +114,7 @@ func TestGraceIsKeptAndEnds(t *testing.T) {
 func TestEarlyKillIsHeldUnderEnforce(t *testing.T) {
 	forOurs(t, func(t *testing.T, s *stack) {
 		c := s.container(t, obedient)
-		c.annotate("io.gracerun.policy", "enforce")
+		c.configure("[stop]\npolicy = \"enforce\"\n")
 		c.up()
 		c.expect("TERM", c.ask("signal TERM"), "delivered")
 		c.expect("TERM again", c.ask("signal TERM"), "joined")
@@ -124,25 +126,94 @@ func TestEarlyKillIsHeldUnderEnforce(t *testing.T) {
 func TestEarlyKillPassesAndIsNotedUnderObserve(t *testing.T) {
 	forOurs(t, func(t *testing.T, s *stack) {
 		c := s.container(t, obedient)
+		c.annotate("io.gracerun.policy", "observe")
 		c.up()
 		c.expect("TERM", c.ask("signal TERM"), "delivered")
 		c.says("stdout F TERM")
 		conn := c.dial()
 		c.expect("keep", c.askOn(conn, "keep"), "done")
-		c.expect("KILL", c.askOn(conn, "signal KILL"), "delivered")
+		c.expect("KILL", c.askOn(conn, "signal KILL "+byOperator), "delivered")
 		c.expect("exit file", c.exitFile(), "137")
 		c.gone()
-		if j := c.journal(); !strings.Contains(j, "violation #2 early-kill") || !strings.Contains(j, "by-request") {
-			t.Errorf("the journal does not tell of the early kill:\n%s", j)
+		if j := c.journal(); !regexp.MustCompile(`violation #2 early-kill in=[0-9]+ns `+byOperator+`[ ;]`).MatchString(j) || !strings.Contains(j, "by-request") {
+			t.Errorf("the journal does not tell of the early kill, and whose it was:\n%s", j)
 		}
 	})
+}
+
+// Callers, as gracerun says who has called it.
+const (
+	byCrio      = "by=/usr/bin/crio,812,4711,0,crio.service"
+	byCrioAgain = "by=/usr/bin/crio,1812,9711,0,crio.service"
+	byOperator  = "by=/bin/bash,900,5000,0,session-1.scope"
+)
+
+// The default: CRI-O may end the grace period that it has opened, after a restart,
+// too. Nobody else may.
+func TestOpenerEndsItsOwnGracePeriod(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		for _, opener := range []string{byCrio, byCrioAgain} {
+			c := s.container(t, deaf)
+			c.annotate("io.gracerun.grace", "10m")
+			c.up()
+			c.expect("TERM", c.ask("signal TERM "+byCrio), "delivered")
+			c.expect("TERM of somebody else", c.ask("signal TERM "+byOperator), "joined")
+			held := make(chan string)
+			conn, impatient := c.dial(), c.dial()
+			go func() { held <- c.askOn(impatient, "signal KILL "+byOperator) }()
+			c.must(testbed.Until(t.Context(), "the supervisor has heard the operator", func() bool {
+				return strings.Contains(c.journal(), "signal #3 SIGKILL "+byOperator+" | stopping")
+			}))
+			c.expect("keep", c.askOn(conn, "keep"), "done")
+			c.expect("KILL of CRI-O", c.askOn(conn, "signal KILL "+opener), "delivered")
+			c.expect("KILL of the operator", <-held, "ended signal=9")
+			c.expect("exit file", c.exitFile(), "137")
+			c.gone()
+			if j := c.journal(); !strings.Contains(j, "record-exit signal=SIGKILL by-opener") || strings.Contains(j, "violation") {
+				t.Errorf("it is not recorded as CRI-O's own deadline:\n%s", j)
+			}
+		}
+	})
+}
+
+// systemd's SIGTERM to the monitor changes nothing while CRI-O stops the container,
+// whose own grace would be over soon.
+func TestMonitorsTermShortensNothing(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, "trap 'echo TERM; sleep 2; echo saved; exit 5' TERM; echo up; while :; do sleep 0.1; done")
+		c.annotate("io.gracerun.grace", "1s")
+		c.up()
+		c.expect("TERM", c.ask("signal TERM "+byCrio), "delivered")
+		c.signalMonitor("TERM")
+		c.must(testbed.Until(t.Context(), "the supervisor has heard systemd", func() bool {
+			return strings.Contains(c.journal(), "monitor-signal SIGTERM")
+		}))
+		if j := c.journal(); !strings.Contains(j, "monitor-signal SIGTERM | stopping") {
+			t.Skip("the machine stood still until the grace period had lapsed")
+		}
+		c.expect("story", c.ended(), "exit 5, persisted 5\nstdout F TERM\nstdout F saved\nstdout F up")
+	})
+}
+
+// Who connects by itself is its own caller.
+func TestCallerOfTheSocketIsKnown(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, obedient)
+	c.up()
+	c.expect("USR1", c.ask("signal CONT"), "delivered")
+	self, err := os.Readlink("/proc/self/exe")
+	c.must(err)
+	if want := fmt.Sprintf("signal #1 SIGCONT by=%s,%d,", self, os.Getpid()); !strings.Contains(c.journal(), want) {
+		t.Errorf("the journal has no %q:\n%s", want, c.journal())
+	}
 }
 
 func TestForceAndGraceZeroKillAtOnce(t *testing.T) {
 	forOurs(t, func(t *testing.T, s *stack) {
 		for _, request := range []string{"stop grace=0", "signal KILL force"} {
 			c := s.container(t, deaf)
-			c.annotate("io.gracerun.policy", "enforce")
+			c.configure("[stop]\npolicy = \"enforce\"\n")
 			c.up()
 			c.ask("signal TERM")
 			c.ask(request)

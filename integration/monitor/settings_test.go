@@ -69,7 +69,9 @@ func TestFaultsByAnnotationWhereAllowed(t *testing.T) {
 	c.configure("faults = \"annotations\"\n")
 	c.annotate("io.gracerun.faults", "effect.deliver signal=SIGTERM do=error errno=1 count=1")
 	c.up()
-	c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+	conn := c.dial()
+	c.expect("keep", c.askOn(conn, "keep"), "done")
+	c.expect("stop", c.askOn(conn, "stop grace=20s"), "ended code=5")
 	if j := c.journal(); !strings.Contains(j, "delivered stop SIGTERM errno=1") {
 		t.Errorf("the plan did not strike:\n%s", j)
 	}

@@ -48,7 +48,7 @@ type Scenario struct {
 	Steps []Step   `yaml:"steps"`
 	Harm  []string `yaml:"harm"` // names of harms; one of them is enough
 	Ours  struct {
-		Policy string    `yaml:"policy"` // default: observe
+		Policy string    `yaml:"policy"` // default: what gracerun does without a word
 		Stop   string    `yaml:"stop"`   // who owns the stop: crio (default), or gracerun: one call of `gracerun stop`
 		Faults yaml.Node `yaml:"faults"` // a fault plan for gracemon and gracerun, as docs/fault-plans.md has it
 		Cannot string    `yaml:"cannot"` // why no stack can hold it off; gracelab check must tell of it then

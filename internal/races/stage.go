@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"gracerun.io/internal/testbed"
+	"gracerun.io/supervisor/settings"
 	"gracerun.io/timeline"
 )
 
@@ -56,7 +57,7 @@ func (s *Staged) Outcome() string {
 func (s *Scenario) Stage(programs, dir, runtime string) *Staged {
 	policy := s.Ours.Policy
 	if policy == "" {
-		policy = "observe"
+		policy = settings.Defaults().Stop.Policy.String()
 	}
 	staged := &Staged{Scenario: s}
 	if s.Drain > 0 { // which is about how fast, so one after the other

@@ -70,9 +70,6 @@ func (c *Container) writeBundle() error {
 		"io.kubernetes.pod.terminationGracePeriod": strconv.Itoa(int(c.Grace.Seconds())),
 		"io.gracerun.grace":                        c.Grace.String(),
 	}
-	if c.stack.Ours() && c.Policy != "" {
-		spec.Annotations["io.gracerun.policy"] = c.Policy
-	}
 	if c.HostPID {
 		spec.Linux.Namespaces = spec.Linux.Namespaces[1:]
 	}

@@ -19,6 +19,7 @@ import (
 
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/settings"
 	"gracerun.io/timeline"
 )
 
@@ -39,7 +40,7 @@ func Now() time.Duration {
 type Options struct {
 	Workload string        // a script for sh; it has say TEXT, and /data to write to
 	Grace    time.Duration // of the pod
-	Policy   string        // of ours: "observe", "enforce"
+	Policy   string        // of ours: "observe", "delegate", "enforce"; "": the default
 	HostPID  bool          // without a pid namespace of its own
 	Memory   int64         // limit in bytes; 0: none
 	Env      []string      // for monitor and runtime, in addition
@@ -104,10 +105,23 @@ func (s *Stack) New(dir string, o Options) (*Container, error) {
 	}
 	c.runtime = s.Runtime
 	c.env = append(os.Environ(), o.Env...)
+	if err := c.configure(); err != nil {
+		return nil, err
+	}
 	if err := c.layTrouble(); err != nil {
 		return nil, err
 	}
 	return c, c.writeBundle()
+}
+
+// configure writes what the owner of the node says about policies.
+func (c *Container) configure() error {
+	if !c.stack.Ours() || c.Policy == "" {
+		return nil
+	}
+	path := c.dir + "/config.toml"
+	c.env = append(c.env, settings.Variable+"="+path)
+	return os.WriteFile(path, []byte("[stop]\npolicy = \""+c.Policy+"\"\n"), 0o644)
 }
 
 // layTrouble puts the scripts in place that make calls fail.
@@ -261,7 +275,7 @@ func (c *Container) Ended() time.Duration {
 
 // Start starts the container's program.
 func (c *Container) Start(ctx context.Context) error {
-	_, err := c.Call(ctx, "CRI-O", "start", c.ID)
+	_, err := c.Call(ctx, manager, "start", c.ID)
 	return err
 }
 
@@ -303,6 +317,11 @@ func (c *Container) Call(ctx context.Context, who string, args ...string) (stdou
 	c.Note(timeline.Caller, kind, "%s: %s %s", who, filepath.Base(c.stack.Runtime), words)
 	var out, said bytes.Buffer
 	cmd := c.Command(ctx, c.called, args...)
+	if who != manager {
+		// Another program than the manager: gracerun knows its callers.
+		cmd = c.stack.command(ctx, c.bundle, "/bin/sh", append([]string{"-c", `"$@"; exit $?`, who, c.called, "--root", c.root}, args...)...)
+		cmd.Env, cmd.WaitDelay = c.env, time.Second
+	}
 	cmd.Stdout, cmd.Stderr = &out, &said
 	begin := Now()
 	if err := cmd.Run(); err != nil {

@@ -15,6 +15,10 @@ import (
 	"gracerun.io/timeline"
 )
 
+// manager is who calls the runtime as CRI-O: this process. Everybody else is a
+// process of their own.
+const manager = "CRI-O"
+
 // CRIO stops a container as CRI-O does (internal/oci/runtime_oci.go,
 // StopContainer and StopLoopForContainer; container.go, Living and
 // WaitOnStopTimeout; main of summer 2026), with its weaknesses: they are what is
@@ -106,9 +110,9 @@ func (m *CRIO) loop(ctx context.Context) {
 		close(m.over)
 	}()
 	if m.Paused {
-		_, _ = c.Call(ctx, "CRI-O", "resume", c.ID) // the error is logged, and that is all
+		_, _ = c.Call(ctx, manager, "resume", c.ID) // the error is logged, and that is all
 	}
-	if _, err := c.Call(ctx, "CRI-O", "kill", c.ID, "15"); err != nil && m.living() != nil {
+	if _, err := c.Call(ctx, manager, "kill", c.ID, "15"); err != nil && m.living() != nil {
 		return
 	}
 	done := make(chan struct{})
@@ -154,7 +158,7 @@ func (m *CRIO) kill(ctx context.Context) {
 	m.killing, m.timedOut = true, true
 	m.mu.Unlock()
 	for pause := firstKillPause; ; pause *= 2 {
-		_, _ = c.Call(ctx, "CRI-O", "kill", c.ID, "KILL")
+		_, _ = c.Call(ctx, manager, "kill", c.ID, "KILL")
 		if m.living() != nil {
 			m.ended()
 			return

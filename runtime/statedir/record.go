@@ -37,7 +37,7 @@ type Record struct {
 
 	StopSignal signals.Signal
 	Grace      time.Duration
-	Policy     string // its name: what it means is for others to know
+	Policy     string // its name, as version 0.8 knows it (lifecycle.Policy.Known); the journal has the true one
 
 	Annotations runtime.Annotations
 

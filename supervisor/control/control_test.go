@@ -1,6 +1,7 @@
 package control
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
@@ -10,20 +11,22 @@ import (
 
 func TestRequestsAreReadAsWritten(t *testing.T) {
 	for packet, want := range map[string]Request{
-		"signal TERM":                     {Verb: Signal, Signal: signals.TERM, Grace: OwnGrace},
-		"signal RTMIN+3 all force":        {Verb: Signal, Signal: signals.RTMIN + 3, All: true, Force: true, Grace: OwnGrace},
-		"stop":                            {Verb: Stop, Grace: OwnGrace},
-		"stop sig=INT grace=10s":          {Verb: Stop, Signal: signals.INT, Grace: 10 * lifecycle.Second},
-		"stop grace=0s":                   {Verb: Stop, Grace: 0},
-		"state":                           {Verb: State, Grace: OwnGrace},
-		"start":                           {Verb: Start, Grace: OwnGrace},
-		"start-done status=1":             {Verb: StartDone, Status: 1, Grace: OwnGrace},
-		"delete force":                    {Verb: Delete, Force: true, Grace: OwnGrace},
-		"keep":                            {Verb: Keep, Grace: OwnGrace},
-		"stop sig=TERM grace=292271023ms": {Verb: Stop, Signal: signals.TERM, Grace: 292271023 * lifecycle.Millisecond},
+		"signal TERM":                        {Verb: Signal, Signal: signals.TERM, Grace: OwnGrace},
+		"signal RTMIN+3 all force":           {Verb: Signal, Signal: signals.RTMIN + 3, All: true, Force: true, Grace: OwnGrace},
+		"stop":                               {Verb: Stop, Grace: OwnGrace},
+		"stop sig=INT grace=10s":             {Verb: Stop, Signal: signals.INT, Grace: 10 * lifecycle.Second},
+		"stop grace=0s":                      {Verb: Stop, Grace: 0},
+		"state":                              {Verb: State, Grace: OwnGrace},
+		"start":                              {Verb: Start, Grace: OwnGrace},
+		"start-done status=1":                {Verb: StartDone, Status: 1, Grace: OwnGrace},
+		"delete force":                       {Verb: Delete, Force: true, Grace: OwnGrace},
+		"keep":                               {Verb: Keep, Grace: OwnGrace},
+		"stop grace=0s by=/bin/a%20b,1,2,3,": {Verb: Stop, Grace: 0, By: lifecycle.NewCaller("/bin/a b", 1, 2, 3, "")},
+		"start by=/usr/bin/crio,812,4711,0,crio.service": {Verb: Start, Grace: OwnGrace, By: lifecycle.NewCaller("/usr/bin/crio", 812, 4711, 0, "crio.service")},
+		"stop sig=TERM grace=292271023ms":                {Verb: Stop, Signal: signals.TERM, Grace: 292271023 * lifecycle.Millisecond},
 	} {
 		got, err := ParseRequest(packet)
-		if err != nil || got != want {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("ParseRequest(%q) = %+v, %v; want %+v", packet, got, err, want)
 		}
 		if text := string(want.Append(nil)); text != packet {
@@ -53,6 +56,8 @@ func TestBadRequestsAreNamed(t *testing.T) {
 		"stop all":             "all",
 		"start-done status=-1": "-1",
 		"delete ":              `""`,
+		"state by=a,1,2,3,u":   "by=a,1,2,3,u",
+		"signal TERM by=a,b":   "by=a,b",
 	} {
 		_, err := ParseRequest(packet)
 		if err == nil || !strings.Contains(err.Error(), word) {

@@ -95,6 +95,10 @@ type Request struct {
 	Grace  lifecycle.Duration // of Stop: OwnGrace for the container's own, 0 for KILL at once
 	Status uint8              // of StartDone: the runtime's exit status
 
+	// By is who wants it of Signal, Stop, Start and Delete: the process that has
+	// called the caller. nil: the caller itself.
+	By *lifecycle.Caller
+
 	// Again: the same process has made the same request of a supervisor that has
 	// died before it replied. What was done then is not done again, and has its
 	// reply now.
@@ -126,11 +130,22 @@ func (r Request) Append(b []byte) []byte {
 	if r.Again {
 		b = append(b, " again"...)
 	}
+	if r.By != nil {
+		b = r.By.Append(append(b, " by="...))
+	}
 	return b
 }
 
 // ParseRequest reads a packet. The error says which word it did not understand.
-func ParseRequest(packet string) (Request, error) {
+func ParseRequest(packet string) (Request, error) { return new(Parser).Parse(packet) }
+
+// Parser reads packets. It keeps the last caller, who is mostly that of the next
+// packet, too: a manager that asks over and over leaves no garbage.
+type Parser struct{ last *lifecycle.Caller }
+
+// Parse reads a packet, of which it keeps nothing. The error says which word it did
+// not understand.
+func (p *Parser) Parse(packet string) (Request, error) {
 	verb, rest, more := strings.Cut(packet, " ")
 	r := Request{Verb: verbNamed(verb), Grace: OwnGrace}
 	if int(r.Verb) == verbs {
@@ -139,7 +154,11 @@ func ParseRequest(packet string) (Request, error) {
 	for more {
 		var word string
 		word, rest, more = strings.Cut(rest, " ")
-		if err := r.set(word); err != nil {
+		err := p.setCaller(&r, word)
+		if err == errNoCaller {
+			err = r.set(word)
+		}
+		if err != nil {
 			return Request{}, errors.New(verb + ": " + err.Error())
 		}
 	}
@@ -156,6 +175,25 @@ func verbNamed(name string) Verb {
 		}
 	}
 	return Verb(verbs)
+}
+
+var errNoCaller = errors.New("not a caller")
+
+// setCaller takes the word that says who asks. The error is errNoCaller if it is
+// another word.
+func (p *Parser) setCaller(r *Request, word string) error {
+	value, ok := strings.CutPrefix(word, "by=")
+	if !ok || r.Verb != Signal && r.Verb != Stop && r.Verb != Start && r.Verb != Delete {
+		return errNoCaller
+	}
+	var room [256]byte // mostly enough
+	if p.last == nil || string(p.last.Append(room[:0])) != value {
+		if p.last, ok = lifecycle.ParseCaller(value); !ok {
+			return errors.New("want by=PROGRAM,PID,START,UID,UNIT, found " + strconv.Quote(word))
+		}
+	}
+	r.By = p.last
+	return nil
 }
 
 // set takes one word after the verb.

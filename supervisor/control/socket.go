@@ -194,7 +194,17 @@ func (c Conn) Supervisor() (pid int, err error) {
 // what was wrong with the reply; after any of them but ErrTimeout, which leaves
 // the reply to Await, the connection is of no use.
 func (c Conn) Ask(r Request, timeout time.Duration) (Reply, error) {
-	var room [128]byte // mostly enough
+	reply, err := c.ask(r, timeout)
+	if err == nil && reply.Answer == Bad && r.By != nil {
+		// One of an earlier version, which has not learnt of callers.
+		r.By = nil
+		reply, err = c.ask(r, timeout)
+	}
+	return reply, err
+}
+
+func (c Conn) ask(r Request, timeout time.Duration) (Reply, error) {
+	var room [256]byte // mostly enough
 	request := r.Append(room[:0])
 	err := again(func() error { return unix.Send(int(c), request, unix.MSG_NOSIGNAL) })
 	if err == unix.EPIPE || err == unix.ECONNRESET {

@@ -16,6 +16,14 @@
 // last complete one is all that recovery needs, even if the program that reads
 // it has a machine of another version.
 //
+// Version 0.8 refuses a policy and a machine with words that it does not know. What
+// it does not know stands at the end of the effects, after "also", where it does not
+// look, and the policy of the first line is the one that it is to go by:
+//
+//	81236000119 signal #1 SIGTERM by=/usr/bin/crio,812,4711,0,crio.service | stopping | deliver ...; also policy=delegate opener=/usr/bin/crio,812,... | phase=alive ...
+//
+// This version and those after it pass over words that they do not know.
+//
 // It is not synced to disk: it is about processes of this boot, and lies on a
 // tmpfs. What a dead process has written is in the page cache all the same.
 package journal
@@ -48,7 +56,7 @@ type Record struct {
 	Event    string // as lifecycle.ParseEvent reads it; "" in the first record of a continued journal
 	State    string // afterwards
 	Effects  []string
-	Snapshot string // the machine afterwards, for lifecycle.Restore
+	Snapshot string // the machine afterwards, for lifecycle.Restore, with what stands after "also"
 }
 
 // Machine makes the machine as it was after the last record.
@@ -87,6 +95,9 @@ func Read(text []byte) (*Journal, error) {
 	if number == 0 {
 		return nil, errors.New("journal: line 1: is missing")
 	}
+	if m, err := j.Machine(); err == nil {
+		j.Config = m.Config() // with the policy that stands after "also"
+	}
 	return j, nil
 }
 
@@ -95,7 +106,7 @@ const magic = "gracerun-journal 1"
 func appendHeader(b []byte, c *lifecycle.Config) []byte {
 	b = append(append(b, magic+" stop-signal="...), c.StopSignal.String()...)
 	b = c.Grace.Append(append(b, " grace="...))
-	b = append(append(b, " policy="...), c.Policy.String()...)
+	b = append(append(b, " policy="...), c.Policy.Known().String()...)
 	b = c.Drain.Append(append(b, " drain="...))
 	b = c.RetryMin.Append(append(b, " retry="...))
 	b = c.RetryMax.Append(append(b, ".."...))
@@ -107,31 +118,40 @@ func parseHeader(line string) (c lifecycle.Config, err error) {
 	if !ok {
 		return c, errors.New("is not the beginning of a journal: want " + strconv.Quote(magic))
 	}
+	missing := map[string]bool{"stop-signal": true, "grace": true, "policy": true, "drain": true, "retry": true}
 	for word := range strings.SplitSeq(words, " ") {
 		key, value, _ := strings.Cut(word, "=")
+		delete(missing, key)
 		switch key {
 		case "stop-signal":
 			c.StopSignal, err = signals.Parse(value)
 		case "grace":
 			c.Grace, err = lifecycle.ParseDuration(value)
 		case "policy":
-			c.Policy, err = lifecycle.ParsePolicy(value)
+			if c.Policy, err = lifecycle.ParsePolicy(value); err != nil && isWord(value) {
+				// A later version's: to keep the grace period is the safe side.
+				c.Policy, err = lifecycle.Enforce, nil
+			}
 		case "drain":
 			c.Drain, err = lifecycle.ParseDuration(value)
 		case "retry":
 			c.RetryMin, c.RetryMax, err = parseRange(value)
-		default:
-			err = errors.New("unknown word " + strconv.Quote(word))
+		default: // a later version's, if it is a word at all
+			if !isWord(key) {
+				err = errors.New("unknown word " + strconv.Quote(word))
+			}
 		}
 		if err != nil {
 			return c, err
 		}
 	}
-	if string(appendHeader(nil, &c)) != line+"\n" {
-		return c, errors.New("a setting is missing or not written as expected")
+	if len(missing) > 0 || c.Grace < 0 || c.Drain < 0 || c.RetryMin < 0 || c.RetryMax < 0 {
+		return c, errors.New("a setting is missing or negative")
 	}
 	return c, nil
 }
+
+func isWord(w string) bool { return w != "" && strings.Trim(w, "abcdefghijklmnopqrstuvwxyz-") == "" }
 
 func parseRange(text string) (least, most lifecycle.Duration, err error) {
 	from, to, _ := strings.Cut(text, "..")
@@ -158,9 +178,22 @@ func appendRecord(b []byte, m *lifecycle.Machine, now lifecycle.Instant, event *
 		}
 		b = e.Append(b, now)
 	}
+	begin := len(b)
+	if len(effects) > 0 {
+		b = append(b, "; "...)
+	}
+	b = append(b, also...)
+	if words := len(b); len(m.AppendAdditions(b)) > words {
+		b = m.AppendAdditions(b)
+	} else {
+		b = b[:begin]
+	}
 	b = m.AppendSnapshot(append(b, separator...))
 	return append(b, '\n')
 }
+
+// also stands before what version 0.8 does not know of the machine.
+const also = "also "
 
 func parseRecord(line string) (Record, error) {
 	instant, rest, _ := strings.Cut(line, " ")
@@ -175,6 +208,10 @@ func parseRecord(line string) (Record, error) {
 	r := Record{At: lifecycle.Instant(at), Event: fields[0], State: fields[1], Snapshot: fields[3]}
 	if fields[2] != "" {
 		r.Effects = strings.Split(fields[2], "; ")
+		last := len(r.Effects) - 1
+		if words, ok := strings.CutPrefix(r.Effects[last], also); ok {
+			r.Effects, r.Snapshot = r.Effects[:last], r.Snapshot+" "+words
+		}
 	}
 	return r, nil
 }

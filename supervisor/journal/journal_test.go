@@ -5,6 +5,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -296,6 +298,17 @@ func TestLockIsHeldByOne(t *testing.T) {
 	}
 }
 
+// A header of a later version is read as far as it is known; of a policy that is
+// not, the grace period is kept.
+func TestReadHeaderOfALaterVersion(t *testing.T) {
+	header := string(appendHeader(nil, &lifecycle.Config{StopSignal: signals.TERM, Grace: lifecycle.Second}))
+	header = strings.Replace(header, "policy=observe", "policy=dream mood=cheerful", 1)
+	j, err := Read([]byte(header))
+	if err != nil || j.Config.Policy != lifecycle.Enforce || j.Config.Grace != lifecycle.Second {
+		t.Errorf("%q is read as %+v, %v", header, j, err)
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	header := string(appendHeader(nil, &lifecycle.Config{StopSignal: signals.TERM}))
 	for text, want := range map[string]string{
@@ -303,10 +316,10 @@ func TestReadRefuses(t *testing.T) {
 		"journal\n":                     "line 1: is not the beginning",
 		header + "x | running |  | \n":  "line 2: bad instant",
 		header + "12 oom | running |\n": "line 2: want an instant",
-		strings.Replace(header, "=observe", "=dream", 1):           "line 1: unknown policy",
+		strings.Replace(header, "=observe", "=Dream", 1):           "line 1: unknown policy",
 		strings.Replace(header, "SIGTERM", "SIGNOT", 1):            "line 1: unknown signal",
 		strings.Replace(header, " policy=observe", "", 1):          "line 1: a setting is missing",
-		strings.Replace(header, "drain=0s", "drain=0s frob=1", 1):  "line 1: unknown word",
+		strings.Replace(header, "drain=0s", "drain=0s fr0b=1", 1):  "line 1: unknown word",
 		strings.Replace(header, "retry=0s..0s", "retry=0s..no", 1): "line 1: bad duration",
 	} {
 		if _, err := Read([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
@@ -383,5 +396,78 @@ func TestIsCurrent(t *testing.T) {
 	}
 	if other.IsCurrent() {
 		t.Error("it was deleted")
+	}
+}
+
+// v08 reads a journal as version 0.8 does: it refuses a policy, a setting and a word
+// of the machine that it does not know.
+func v08(t *testing.T, text string) {
+	t.Helper()
+	words := "phase created started frozen oom killing killed open delivered heard demand drained empty swept starting cause status " +
+		"signal target deadline shortest window give-up armed send thaw kill record request"
+	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if i == 0 {
+			if !regexp.MustCompile(`^gracerun-journal 1 stop-signal=\S+ grace=\S+ policy=(observe|enforce) drain=\S+ retry=\S+$`).MatchString(line) {
+				t.Errorf("version 0.8 does not read %q", line)
+			}
+			continue
+		}
+		fields := strings.Split(line, " | ")
+		if len(fields) != 4 {
+			t.Fatalf("version 0.8 does not read %q", line)
+		}
+		for _, word := range strings.Fields(fields[3]) {
+			key, value, _ := strings.Cut(word, "=")
+			if !slices.Contains(strings.Fields(words), key) || key == "cause" && value == "by-opener" || key == "request" && strings.Count(value, "/") != 4 {
+				t.Errorf("version 0.8 does not know %q", word)
+			}
+		}
+	}
+}
+
+// What this version knows and the last one does not is kept, and does not keep the
+// last one from going on.
+func TestAdditionsAreKeptPastVersion08(t *testing.T) {
+	dir := t.TempDir()
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	c := lifecycle.DefaultConfig()
+	w, err := Create(fd, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := lifecycle.New(c)
+	crio := lifecycle.NewCaller("/usr/bin/crio", 812, 4711, 0, "crio.service")
+	for i, ev := range []lifecycle.Event{
+		{Kind: lifecycle.CreateDone},
+		{Kind: lifecycle.StartDone},
+		{Kind: lifecycle.StopRequest, Request: lifecycle.FirstRequest, Grace: 9 * lifecycle.Second, By: crio},
+		{Kind: lifecycle.Delivered, Request: lifecycle.ForStop, Signal: signals.TERM},
+		{Kind: lifecycle.SignalRequest, Request: lifecycle.FirstRequest + 1, Signal: signals.KILL, By: crio},
+		{Kind: lifecycle.Delivered, Request: lifecycle.FirstRequest + 1, Signal: signals.KILL},
+	} {
+		now := lifecycle.Instant(i+1) * lifecycle.Instant(lifecycle.Second)
+		if _, err := w.Step(m, now, ev); err != nil {
+			t.Fatal(err)
+		}
+		resumed, again, err := Resume(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, want := string(again.AppendState(nil, now)), string(m.AppendState(nil, now)); got != want || again.Config() != c || resumed.Config() != c {
+			t.Errorf("after %s another machine goes on: %+v", ev, again.Config())
+		}
+		resumed.Close()
+	}
+	text, err := os.ReadFile(dir + "/" + Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v08(t, string(text))
+	if !strings.Contains(string(text), "also policy=delegate cause=by-opener grace=9000000000 opener=/usr/bin/crio") {
+		t.Errorf("the additions are not there:\n%s", text)
 	}
 }

@@ -81,7 +81,7 @@ func (w *Writer) resume(name string) (*lifecycle.Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.config = j.Config
+	w.config = m.Config()
 	if name == OldName {
 		return m, w.begin(w.header(m, j.last()))
 	}

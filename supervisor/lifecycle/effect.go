@@ -32,7 +32,7 @@ const (
 	// Status, Errno).
 	Reply
 	// Violation notes that a caller broke the promise and the policy let it
-	// pass (Request, Breach).
+	// pass (Request, Breach, By, At: when the grace period would have been over).
 	Violation
 
 	effectKinds = int(iota)
@@ -50,6 +50,7 @@ type Effect struct {
 	Errno   int32
 	At      Instant
 	Status  Status
+	By      *Caller
 }
 
 // Target says which processes a signal is for.
@@ -96,6 +97,7 @@ const (
 	InGrace                  // it ended within the grace period of a stop
 	AtDeadline               // SIGKILL at the end of the grace period
 	ByRequest                // SIGKILL that a caller asked for at once
+	ByOpener                 // SIGKILL of whoever had sent the stop signal: its own deadline
 	ByOOM                    // the kernel's OOM killer
 )
 

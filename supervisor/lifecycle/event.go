@@ -51,13 +51,13 @@ type EventKind uint8
 const (
 	// CreateDone: the runtime's create ended (Errno: 0, or why there is no container).
 	CreateDone EventKind = iota
-	// StartRequest: a caller asks for leave to start the container (Request).
+	// StartRequest: a caller asks for leave to start the container (Request, By).
 	StartRequest
 	// StartDone: the start that was granted ended (Errno).
 	StartDone
-	// SignalRequest: `kill ID SIG` (Request, Signal, All, Force).
+	// SignalRequest: `kill ID SIG` (Request, Signal, All, Force, By).
 	SignalRequest
-	// StopRequest: stop, with a grace period of its own (Request, Signal, Grace).
+	// StopRequest: stop, with a grace period of its own (Request, Signal, Grace, By).
 	StopRequest
 	// MonitorSignal: the supervisor process received a signal (Signal).
 	MonitorSignal
@@ -103,6 +103,7 @@ type Event struct {
 	Errno   int32 // 0: it worked
 	Grace   Duration
 	Status  Status
+	By      *Caller // who asks; never changed
 }
 
 // ESRCH is the errno of a delivery that found no process (errno(3)).

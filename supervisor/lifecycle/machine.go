@@ -26,7 +26,7 @@ func DefaultConfig() Config {
 	return Config{
 		StopSignal: signals.TERM,
 		Grace:      30 * Second,
-		Policy:     Observe,
+		Policy:     Delegate,
 		Drain:      2 * Second,
 		RetryMin:   100 * Millisecond,
 		RetryMax:   5 * Second,
@@ -75,6 +75,7 @@ const (
 // by everyone who does so later.
 type stop struct {
 	open   bool
+	opener *Caller // nil: the supervisor itself, or nobody that is known
 	signal signals.Signal
 	target Target
 
@@ -88,8 +89,9 @@ type stop struct {
 	demand   bool
 	deadline Instant
 	shortest Duration
-	// window is when a stop that nobody demands lapses: the end of the grace
-	// that a bare stop signal opened.
+	// window is the end of the grace that the opener gave, which counts anew in
+	// the same way. A stop that nobody demands lapses then.
+	grace  Duration
 	window Instant
 }
 
@@ -118,6 +120,7 @@ type request struct {
 	signal signals.Signal
 	target Target
 	sent   bool // a delivery of its own is not answered yet
+	due    bool // it is SIGKILL of the opener, at a deadline of its own
 }
 
 // want is what a caller waits for.
@@ -134,6 +137,7 @@ const (
 // New returns the machine of a container whose create is under way.
 func New(c Config) *Machine {
 	m := &Machine{config: c, armed: Never}
+	m.stop.grace = c.Grace
 	m.exit.giveUp = Never
 	return m
 }
@@ -160,14 +164,14 @@ func (m *Machine) take(now Instant, ev Event) {
 	case CreateDone:
 		m.createDone(ev.Errno)
 	case StartRequest:
-		m.startRequest(ev.Request)
+		m.startRequest(ev.Request, ev.By)
 	case StartDone:
 		m.starting = 0
 		m.started = m.started || ev.Errno == 0
 	case SignalRequest:
 		m.signalRequest(now, ev)
 	case StopRequest:
-		m.stopRequest(now, ev.Request, ev.Signal, ev.Grace)
+		m.stopRequest(now, ev)
 	case MonitorSignal:
 		m.monitorSignal(now, ev.Signal)
 	case Abandoned:
@@ -215,7 +219,7 @@ func (m *Machine) createDone(errno int32) {
 
 // startRequest grants a start unless the container was told to stop before:
 // no container is started after it was stopped (I8).
-func (m *Machine) startRequest(id RequestID) {
+func (m *Machine) startRequest(id RequestID, by *Caller) {
 	outcome := Granted
 	switch {
 	case m.phase == failed:
@@ -227,7 +231,7 @@ func (m *Machine) startRequest(id RequestID) {
 	case m.stop.open && m.rules().keeps:
 		outcome = Refused
 	case m.stop.open:
-		m.emit(Effect{Kind: Violation, Breach: StartAfterStop, Request: id})
+		m.violation(StartAfterStop, id, by)
 	}
 	if outcome == Granted {
 		m.starting = id
@@ -253,12 +257,17 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 	}
 	inGrace := m.stop.open && !m.killing
 	enforced := m.rules().keeps && !ev.Force
+	isOpener := m.isOpener(ev.By)
 	switch {
 	case ev.Signal == signals.KILL:
-		if inGrace && enforced {
-			r.want = heldKill
-		} else if inGrace && !ev.Force {
-			m.emit(Effect{Kind: Violation, Breach: EarlyKill, Request: ev.Request})
+		r.due = isOpener
+		if inGrace && !ev.Force {
+			switch {
+			case m.rules().holds(isOpener):
+				r.want, r.due = heldKill, false
+			case !isOpener:
+				m.violation(EarlyKill, ev.Request, ev.By)
+			}
 		}
 	case m.stop.open && ev.Signal == m.stop.signal:
 		switch {
@@ -273,18 +282,27 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 			m.reply(r.id, Effect{Outcome: Joined})
 			return
 		case inGrace && !ev.Force:
-			m.emit(Effect{Kind: Violation, Breach: RepeatedStop, Request: ev.Request})
+			m.violation(RepeatedStop, ev.Request, ev.By)
 		}
 	case ev.Signal == m.config.StopSignal && !m.stop.open && !m.killing:
 		r.want = stopSignal
-		m.openStop(now, ev.Signal, r.target)
+		m.openStop(now, ev.Signal, r.target, m.config.Grace, ev.By)
 	}
 	m.requests = append(m.requests, r)
 }
 
+// isOpener reports whether a caller has opened the grace period, or the last one,
+// which has lapsed: its own deadline can be later than the container's grace.
+func (m *Machine) isOpener(by *Caller) bool { return by.Is(m.stop.opener) }
+
+func (m *Machine) violation(b Breach, id RequestID, by *Caller) {
+	m.emit(Effect{Kind: Violation, Breach: b, Request: id, By: by, At: m.stop.end()})
+}
+
 // stopRequest takes a stop with a grace of its own; signal 0 and a negative
 // grace mean the container's.
-func (m *Machine) stopRequest(now Instant, id RequestID, sig signals.Signal, grace Duration) {
+func (m *Machine) stopRequest(now Instant, ev Event) {
+	id, sig, grace := ev.Request, ev.Signal, ev.Grace
 	switch m.phase {
 	case failed:
 		m.reply(id, Effect{Outcome: NotFound})
@@ -305,31 +323,42 @@ func (m *Machine) stopRequest(now Instant, id RequestID, sig signals.Signal, gra
 	if grace < 0 {
 		grace = m.config.Grace
 	}
-	if !m.stop.open {
-		m.openStop(now, sig, ToInit)
+	atOnce := grace == 0 || sig == signals.KILL
+	s, deadline := &m.stop, now.After(grace)
+	switch {
+	case !s.open:
+		m.openStop(now, sig, ToInit, grace, ev.By)
+	case m.rules().mayShorten(m.isOpener(ev.By)):
+		if m.isOpener(ev.By) {
+			s.grace, s.window = min(s.grace, grace), min(s.window, deadline)
+		}
+	default:
+		grace, deadline = max(grace, s.grace), max(deadline, s.window)
 	}
-	s := &m.stop
 	if !s.demand {
 		s.demand, s.deadline, s.shortest = true, Never, grace
 		// A bare signal may wait in a frozen init; its grace begins when it thaws.
 		s.heard = s.heard && !m.frozen
 	}
 	s.shortest = min(s.shortest, grace)
-	s.deadline = min(s.deadline, now.After(grace))
-	if grace == 0 || sig == signals.KILL {
+	s.deadline = min(s.deadline, deadline)
+	if atOnce {
 		m.beginKill(now, ByRequest)
 	}
 }
 
 // monitorSignal takes a signal that the supervisor process received. SIGTERM,
 // with which systemd stops the supervisor's scope, means that the container
-// is to stop; anything else is meant for init, as conmon has it.
+// is to stop. If somebody stops it already, that one knows until when: the SIGTERM
+// changes nothing. Anything else is meant for init, as conmon has it.
 func (m *Machine) monitorSignal(now Instant, sig signals.Signal) {
 	if m.phase != alive {
 		return
 	}
 	if sig == signals.TERM {
-		m.stopRequest(now, FromMonitor, 0, -1)
+		if !m.stop.open {
+			m.stopRequest(now, Event{Request: FromMonitor, Grace: -1})
+		}
 		return
 	}
 	m.requests = append(m.requests, request{id: FromMonitor, want: ownSignal, signal: sig})
@@ -350,12 +379,12 @@ func (m *Machine) abandoned(id RequestID) {
 
 // --- the stop
 
-func (m *Machine) openStop(now Instant, sig signals.Signal, target Target) {
+func (m *Machine) openStop(now Instant, sig signals.Signal, target Target, grace Duration, opener *Caller) {
 	// A delivery that is still under way belongs to a stop that lapsed
 	// without it; if it brings the same signal it will do for this one.
 	busy := m.stop.send.busy && m.stop.signal == sig
-	m.stop = stop{open: true, signal: sig, target: target, send: attempt{busy: busy}}
-	m.stop.window = now.After(m.config.Grace)
+	m.stop = stop{open: true, opener: opener, signal: sig, target: target, send: attempt{busy: busy}}
+	m.stop.grace, m.stop.window = grace, now.After(grace)
 }
 
 // pursueStop does what the facts call for while init lives.
@@ -363,7 +392,7 @@ func (m *Machine) pursueStop(now Instant) {
 	s := &m.stop
 	if s.open && s.delivered && !m.frozen && !s.heard {
 		s.heard = true
-		s.window = now.After(m.config.Grace)
+		s.window = now.After(s.grace)
 		if s.demand {
 			s.deadline = now.After(s.shortest)
 		}
@@ -476,7 +505,7 @@ func (m *Machine) deliveryDone(now Instant, ev Event) {
 		if ev.Errno == 0 && ev.Signal == signals.KILL && m.phase == alive {
 			m.killed = true
 			if !m.killing {
-				m.killing, m.cause = true, ByRequest
+				m.killing, m.cause = true, m.causeOf(ev.Request)
 				m.kill.again(now, &m.config)
 			}
 		}
@@ -485,6 +514,14 @@ func (m *Machine) deliveryDone(now Instant, ev Event) {
 			m.answerAll(isHeldKill, failure(ev.Errno)) // see lapse
 		}
 	}
+}
+
+// causeOf is why a caller's own SIGKILL ends the container.
+func (m *Machine) causeOf(id RequestID) Reason {
+	if i := m.sender(id, signals.KILL); i >= 0 && m.requests[i].due {
+		return ByOpener
+	}
+	return ByRequest
 }
 
 func (m *Machine) stopDelivered(now Instant, ev Event) {
@@ -636,15 +673,22 @@ func (m *Machine) answerAll(which func(want) bool, e Effect) {
 
 // answerOwn replies to the request whose own signal was sent.
 func (m *Machine) answerOwn(ev Event) {
-	for _, id := range [...]RequestID{ev.Request, FromMonitor} { // its caller may have gone since
+	if i := m.sender(ev.Request, ev.Signal); i >= 0 {
+		m.answer(i, failure(ev.Errno))
+	}
+}
+
+// sender is the place of the request whose own signal was sent, -1 if nobody waits for
+// that.
+func (m *Machine) sender(id RequestID, sig signals.Signal) int {
+	for _, id := range [...]RequestID{id, FromMonitor} { // its caller may have gone since
 		for i := range m.requests {
-			r := &m.requests[i]
-			if r.id == id && r.sent && r.signal == ev.Signal {
-				m.answer(i, failure(ev.Errno))
-				return
+			if r := &m.requests[i]; r.id == id && r.sent && r.signal == sig {
+				return i
 			}
 		}
 	}
+	return -1
 }
 
 // failure is the reply that fits errno; 0 is no failure.

@@ -12,6 +12,10 @@ type Policy uint8
 const (
 	// Observe delivers as the OCI spec says, and records the breach.
 	Observe Policy = iota
+	// Delegate leaves the grace period to its opener: whoever has sent the stop
+	// signal, or asked for the stop, may end and shorten it. Against everybody else
+	// it is kept.
+	Delegate
 	// Enforce keeps the grace period against everybody: the stop signal joins,
 	// SIGKILL is held.
 	Enforce
@@ -26,11 +30,21 @@ type rules struct {
 	// keeps: the stop signal joins the open grace period, SIGKILL is held until
 	// its end, and nothing is started in it.
 	keeps bool
+	// delegates: but not against the opener, who alone may shorten it, too.
+	delegates bool
 }
 
+// holds reports whether SIGKILL of a caller is held while a grace period is open.
+func (r *rules) holds(isOpener bool) bool { return r.keeps && !(r.delegates && isOpener) }
+
+// mayShorten reports whether a demand of a caller may bring the deadline forward
+// that the opener has given.
+func (r *rules) mayShorten(isOpener bool) bool { return isOpener || !r.delegates }
+
 var rulesOf = [policies]rules{
-	Observe: {name: "observe"},
-	Enforce: {name: "enforce", keeps: true},
+	Observe:  {name: "observe"},
+	Delegate: {name: "delegate", keeps: true, delegates: true},
+	Enforce:  {name: "enforce", keeps: true},
 }
 
 // String returns the policy's name, as annotations and configuration have it.

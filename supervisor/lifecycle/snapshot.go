@@ -13,7 +13,9 @@ import (
 // snapshot gives the machine that wrote it. Instants are of CLOCK_MONOTONIC,
 // so a snapshot is good until the next boot.
 
-// AppendSnapshot appends the machine to b, without a newline.
+// AppendSnapshot appends the machine to b, without a newline: all of it that version
+// 0.8 knows, which refuses other words. AppendAdditions has the rest; both together,
+// in this order, are what Restore reads.
 func (m *Machine) AppendSnapshot(b []byte) []byte {
 	w := snapshotWriter{b}
 	w.word("phase", phaseNames[m.phase])
@@ -21,7 +23,7 @@ func (m *Machine) AppendSnapshot(b []byte) []byte {
 		w.flag(f.name, *f.value)
 	}
 	w.number("starting", int64(m.starting))
-	w.word("cause", m.cause.String())
+	w.word("cause", knownCause(m.cause).String())
 	w.word("status", m.exit.status.String())
 	w.number("signal", int64(m.stop.signal))
 	w.word("target", m.stop.target.String())
@@ -39,9 +41,55 @@ func (m *Machine) AppendSnapshot(b []byte) []byte {
 	return w.b[:len(w.b)-1]
 }
 
-// Restore makes the machine that wrote the snapshot, for the same Config.
+// AppendAdditions appends what version 0.8 does not know of the machine, nothing if
+// that is nothing.
+func (m *Machine) AppendAdditions(b []byte) []byte {
+	w := snapshotWriter{b}
+	if m.config.Policy.Known() != m.config.Policy {
+		w.word("policy", m.config.Policy.String())
+	}
+	if knownCause(m.cause) != m.cause {
+		w.word("cause", m.cause.String())
+	}
+	if m.stop.grace != m.config.Grace {
+		w.word("grace", strconv.FormatInt(int64(m.stop.grace), 10))
+	}
+	if m.stop.opener != nil {
+		w.word("opener", m.stop.opener.String())
+	}
+	for i, r := range m.requests {
+		if r.due {
+			w.number("due", int64(i+1)) // the place: those of callers who have gone have one id
+		}
+	}
+	if len(w.b) == len(b) {
+		return b
+	}
+	return w.b[:len(w.b)-1]
+}
+
+// Known returns the policy that version 0.8 is to take for this one: to keep the
+// grace period is the safe side.
+func (p Policy) Known() Policy {
+	if p == Delegate {
+		return Enforce
+	}
+	return p
+}
+
+func knownCause(r Reason) Reason {
+	if r == ByOpener {
+		return ByRequest
+	}
+	return r
+}
+
+// Restore makes the machine that wrote the snapshot, for the same Config. A word of
+// a later version, which this one does not know, is passed over: what it does know
+// goes on.
 func Restore(c Config, snapshot string) (*Machine, error) {
 	m := &Machine{config: c} // what is zero is not written
+	m.stop.grace = c.Grace
 	for _, word := range strings.Fields(snapshot) {
 		if !m.restore(word) {
 			return nil, errors.New("snapshot: bad word " + strconv.Quote(word))
@@ -135,7 +183,7 @@ func (m *Machine) restore(word string) bool {
 				return true
 			}
 		}
-		return false
+		return isWord(key)
 	}
 	for _, a := range m.attempts() {
 		if a.name == key {
@@ -149,12 +197,23 @@ func (m *Machine) restore(word string) bool {
 		m.phase, ok = phase(i), i < len(phaseNames)
 	case "cause":
 		i := index(reasonNames[:], value)
-		m.cause, ok = Reason(i), i < len(reasonNames)
+		m.cause = Reason(i)
+		if i == len(reasonNames) {
+			m.cause, ok = ByRequest, isWord(value) // somebody's, in the words of a later version
+		}
 	case "target":
 		i := index(targetNames[:], value)
 		m.stop.target, ok = Target(i), i < len(targetNames)
 	case "status":
 		m.exit.status, ok = parseStatus(value)
+	case "policy":
+		p, err := ParsePolicy(value)
+		if err != nil {
+			return isWord(value) // a later version's: the one of the configuration holds
+		}
+		m.config.Policy = p
+	case "opener":
+		m.stop.opener, ok = ParseCaller(value)
 	case "request":
 		var r request
 		r, ok = restoreRequest(value)
@@ -176,6 +235,13 @@ func (m *Machine) restoreNumber(key, value string) bool {
 		m.stop.deadline = Instant(n)
 	case "shortest":
 		m.stop.shortest = Duration(n)
+	case "due":
+		if n < 1 || n > int64(len(m.requests)) {
+			return false
+		}
+		m.requests[n-1].due = true
+	case "grace":
+		m.stop.grace = Duration(n)
 	case "window":
 		m.stop.window = Instant(n)
 	case "give-up":
@@ -183,10 +249,13 @@ func (m *Machine) restoreNumber(key, value string) bool {
 	case "armed":
 		m.armed = Instant(n)
 	default:
-		return false
+		return isWord(key)
 	}
 	return err == nil
 }
+
+// isWord reports whether a word can be one of a later version, rather than damage.
+func isWord(w string) bool { return w != "" && strings.Trim(w, "abcdefghijklmnopqrstuvwxyz-") == "" }
 
 func (a *attempt) restore(text string) bool {
 	parts := strings.Split(text, "/")
@@ -201,8 +270,13 @@ func (a *attempt) restore(text string) bool {
 
 func restoreRequest(text string) (r request, ok bool) {
 	parts := strings.Split(text, "/")
-	if len(parts) != 5 || parts[4] != "sent" && parts[4] != "waits" {
+	if len(parts) < 5 || parts[4] != "sent" && parts[4] != "waits" {
 		return r, false
+	}
+	for _, more := range parts[5:] {
+		if !isWord(more) {
+			return r, false
+		}
 	}
 	id, err1 := strconv.ParseUint(parts[0], 10, 32)
 	signal, err2 := strconv.Atoi(parts[2])
@@ -210,7 +284,7 @@ func restoreRequest(text string) (r request, ok bool) {
 	if err1 != nil || err2 != nil || w == len(wantNames) || t == len(targetNames) {
 		return r, false
 	}
-	return request{RequestID(id), want(w), signals.Signal(signal), Target(t), parts[4] == "sent"}, true
+	return request{RequestID(id), want(w), signals.Signal(signal), Target(t), parts[4] == "sent", false}, true
 }
 
 func parseStatus(text string) (Status, bool) {

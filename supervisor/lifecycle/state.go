@@ -141,6 +141,9 @@ func (m *Machine) Reason() Reason {
 	return ByItself
 }
 
+// Config returns what the machine knows of its container.
+func (m *Machine) Config() Config { return m.config }
+
 // Clone returns a machine of its own in the same state.
 func (m *Machine) Clone() *Machine {
 	c := *m
@@ -168,9 +171,13 @@ func (m *Machine) AppendState(b []byte, now Instant) []byte {
 		b = pack.Until(b, at, now)
 	}
 	b = pack.Int(b, int64(s.shortest))
+	b = pack.Int(b, int64(s.grace))
 	for _, r := range m.requests {
 		b = pack.Int(b, int64(r.id))
-		b = append(b, byte(r.want), byte(r.signal), byte(r.target), pack.Bits(r.sent))
+		b = append(b, byte(r.want), byte(r.signal), byte(r.target), pack.Bits(r.sent, r.due))
+	}
+	if s.opener != nil {
+		b = s.opener.Append(b)
 	}
 	return b
 }

@@ -73,6 +73,7 @@ var reasonNames = [...]string{
 	InGrace:    "in-grace",
 	AtDeadline: "at-deadline",
 	ByRequest:  "by-request",
+	ByOpener:   "by-opener",
 	ByOOM:      "by-oom",
 }
 
@@ -108,7 +109,9 @@ func (s Status) String() string {
 func (ev Event) Append(b []byte) []byte {
 	b = append(b, ev.Kind.String()...)
 	switch ev.Kind {
-	case StartRequest, Abandoned:
+	case StartRequest:
+		b = appendBy(appendRequest(b, ev.Request), ev.By)
+	case Abandoned:
 		b = appendRequest(b, ev.Request)
 	case SignalRequest:
 		b = appendWord(appendRequest(b, ev.Request), ev.Signal.String())
@@ -118,6 +121,7 @@ func (ev Event) Append(b []byte) []byte {
 		if ev.Force {
 			b = appendWord(b, "force")
 		}
+		b = appendBy(b, ev.By)
 	case StopRequest:
 		b = appendRequest(b, ev.Request)
 		if ev.Signal != 0 {
@@ -127,6 +131,7 @@ func (ev Event) Append(b []byte) []byte {
 			b = append(b, " grace="...)
 			b = ev.Grace.Append(b)
 		}
+		b = appendBy(b, ev.By)
 	case MonitorSignal:
 		b = appendWord(b, ev.Signal.String())
 	case Delivered:
@@ -176,8 +181,16 @@ func (e Effect) Append(b []byte, now Instant) []byte {
 		}
 	case Violation:
 		b = appendWord(appendRequest(b, e.Request), e.Breach.String())
+		b = appendBy(appendIn(b, e.At, now), e.By)
 	}
 	return b
+}
+
+func appendBy(b []byte, c *Caller) []byte {
+	if c == nil {
+		return b
+	}
+	return c.Append(append(b, " by="...))
 }
 
 func appendIn(b []byte, at, now Instant) []byte {
@@ -311,6 +324,10 @@ func (ev *Event) set(w string) bool {
 		d, err := ParseDuration(value)
 		ev.Grace = d
 		return err == nil && d >= 0
+	case "by":
+		var ok bool
+		ev.By, ok = ParseCaller(value)
+		return ok
 	case "code":
 		n, err := strconv.ParseUint(value, 10, 8)
 		ev.Status = Exited(uint8(n))

@@ -134,6 +134,7 @@ func FuzzParseEvent(f *testing.F) {
 	for _, line := range []string{
 		"create-done ok", "signal #1 SIGTERM all force", "stop #1 SIGINT grace=10s", "stop #7",
 		"delivered kill SIGKILL errno=3", "init-exited signal=SIGKILL", "freezer thawed", "monitor-signal SIGRTMIN+3",
+		"signal #1 SIGKILL by=/usr/bin/crio,812,4711,0,crio.service", "start #2 by=,0,0,0,", "stop #3 by=/a%20b%25,1,2,3,x%2C",
 	} {
 		f.Add(line)
 	}
@@ -145,7 +146,7 @@ func FuzzParseEvent(f *testing.F) {
 		if got, want := ev.String(), strings.Join(strings.Fields(line), " "); got != want {
 			t.Errorf("%q is read as %q", want, got)
 		}
-		if again, err := ParseEvent(ev.String()); err != nil || again != ev {
+		if again, err := ParseEvent(ev.String()); err != nil || again.String() != ev.String() {
 			t.Errorf("%q is read as %+v, then as %+v, %v", line, ev, again, err)
 		}
 	})

@@ -141,7 +141,7 @@ func (c *Container) settings() (lifecycle.Config, error) {
 		c.record.Terminal = spec.Terminal
 	}
 	stop, err := c.stopSettings()
-	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy.String()
+	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy.Known().String()
 	c.findFaults()
 	return stop.Machine(), err
 }

@@ -9,6 +9,7 @@ import (
 	"gracerun.io/runtime/cgroup"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/breach"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 )
@@ -77,7 +78,9 @@ func (c *Container) do(e lifecycle.Effect) int32 {
 	case lifecycle.Reply:
 		c.server.reply(e)
 	case lifecycle.Violation:
-		c.notes.warn("container " + c.o.ID + ": " + breach(e.Breach))
+		record := breach.Of(c.o.ID, "gracemon", c.machine, e, loop.Now())
+		c.notes.warn(record.String())
+		record.Send()
 	}
 	return 0
 }
@@ -92,18 +95,6 @@ func (c *Container) answer(e lifecycle.Effect, errno int32) {
 	case lifecycle.RecordExit:
 		c.tell(lifecycle.Event{Kind: lifecycle.ExitRecorded, Errno: errno})
 	}
-}
-
-func breach(b lifecycle.Breach) string {
-	switch b {
-	case lifecycle.RepeatedStop:
-		return "its stop signal was sent again in its grace period"
-	case lifecycle.EarlyKill:
-		return "SIGKILL was sent before its grace period was over"
-	case lifecycle.StartAfterStop:
-		return "it is started after its stop signal was sent"
-	}
-	return b.String()
 }
 
 // deliver sends a signal and gives the errno, 0 if it was delivered.

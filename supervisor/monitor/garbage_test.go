@@ -50,7 +50,7 @@ func TestRequestsMakeNoGarbage(t *testing.T) {
 	}
 	for _, request := range []control.Request{
 		{Verb: control.State},
-		{Verb: control.Signal, Signal: signals.CONT},
+		{Verb: control.Signal, Signal: signals.CONT, By: lifecycle.NewCaller("/usr/bin/crio", 812, 4711, 0, "crio.service")},
 	} {
 		packet := request.Append(nil)
 		var reply [control.MaxPacket]byte

@@ -17,9 +17,10 @@ type server struct {
 	c       *Container
 	fd      int // 0: none
 	callers []*caller
-	idle    []*caller // connections that have ended, for those to come
-	packet  [512]byte // a request or a reply
+	idle    []*caller  // connections that have ended, for those to come
+	packet  [1024]byte // a request or a reply
 	peer    control.Peer
+	parser  control.Parser
 	next    lifecycle.RequestID
 
 	// Of a predecessor's callers: until when those who wait for a reply may come
@@ -109,8 +110,8 @@ func (k *caller) Ready(uint32) {
 	case k.request != 0:
 		k.hangUp() // it has not waited for the reply
 	default:
-		// A request is numbers: nothing of the text is kept.
-		request, err := control.ParseRequest(unsafe.String(&packet[0], n))
+		// Nothing of the text is kept: a request is numbers, and its caller a copy.
+		request, err := k.s.parser.Parse(unsafe.String(&packet[0], n))
 		if err != nil {
 			k.say(control.Reply{Answer: control.Bad, Text: err.Error()})
 			return
@@ -185,6 +186,9 @@ func (k *caller) ask(r control.Request, ev lifecycle.Event) {
 	k.request = k.s.next
 	k.s.next++
 	ev.Request = k.request
+	if ev.By = r.By; ev.By == nil {
+		ev.By = k.s.parser.CallerOf(k.pid) // it asks for itself
+	}
 	k.s.c.memo.Asked(k.request, k.pid, what(r))
 	k.s.c.tell(ev)
 }

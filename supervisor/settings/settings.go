@@ -81,7 +81,7 @@ func Defaults() *Settings {
 	return &Settings{
 		Stop:     Stop{Signal: signals.TERM, Grace: 30 * time.Second, Policy: lifecycle.DefaultConfig().Policy},
 		Heard:    slices.Clone(annotations[:]),
-		Policies: []lifecycle.Policy{lifecycle.Observe, lifecycle.Enforce},
+		Policies: []lifecycle.Policy{lifecycle.Observe, lifecycle.Delegate},
 		MaxGrace: 24 * time.Hour,
 		History:  history.Limits{Containers: 200, Bytes: 8 << 20},
 	}
@@ -114,7 +114,7 @@ func Load() (*Settings, error) {
 //
 //	[stop]
 //	grace  = "30s"
-//	policy = "observe"
+//	policy = "delegate"
 //
 //	[annotations]
 //	allowed   = ["io.gracerun.policy", "io.gracerun.grace"]

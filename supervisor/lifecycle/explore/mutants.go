@@ -42,6 +42,7 @@ type twisted struct {
 
 	// What a twist may remember.
 	own  lifecycle.Instant // a timer of its own
+	by   *lifecycle.Caller // who has opened the grace period
 	flag bool
 	id   lifecycle.RequestID
 
@@ -387,6 +388,69 @@ func Mutants() []*Mutant {
 					effects = append(effects, lifecycle.Effect{Kind: lifecycle.Deliver, Request: ev.Request, Signal: signals.KILL})
 				}
 				return effects
+			},
+		},
+		{
+			Name:   "systemd's SIGTERM shortens the manager's stop",
+			Model:  "gracemon before it knew who asks: SIGTERM to the monitor in a stop of 60 s set the container's own 30 s as the deadline",
+			Breaks: "I1",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				if ev.Kind == lifecycle.MonitorSignal && ev.Signal == signals.TERM {
+					ev = lifecycle.Event{Kind: lifecycle.StopRequest, Request: lifecycle.FromMonitor, Grace: -1}
+				}
+				return m.sound.Step(now, ev)
+			},
+		},
+		{
+			Name:   "SIGKILL held against the manager itself",
+			Model:  "one deadline for all: `crictl stop -t 3` takes the container's own 30 s",
+			Breaks: "I2",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				if ev.Signal == signals.KILL && m.config.Policy == lifecycle.Delegate {
+					ev.By = nil
+				}
+				return m.sound.Step(now, ev)
+			},
+		},
+		{
+			Name:   "manager known by the number of its process",
+			Model:  "a lock file with a pid in it: another process gets the number",
+			Breaks: "I1",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				if m.config.Policy == lifecycle.Delegate && ev.By != nil && m.by != nil && ev.By.Pid == m.by.Pid {
+					ev.By = m.by
+				}
+				open := m.stopping()
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				if !open && m.stopping() {
+					m.by = ev.By
+				}
+				return effects
+			},
+		},
+		{
+			Name:   "anybody shortens the manager's deadline",
+			Model:  "the earliest of all timeouts, whoever asks: an operator's stop of 1 s ends a pod's 30 s",
+			Breaks: "I1",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				if ev.Kind == lifecycle.StopRequest && m.stopping() && m.by != nil {
+					ev.By = m.by
+				}
+				open := m.stopping()
+				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+				if !open && m.stopping() {
+					m.by = ev.By
+				}
+				return effects
+			},
+		},
+		{
+			Name:   "the manager's own deadline taken for a breach",
+			Model:  "observe before it knew who asks: CRI-O's SIGKILL at the end of its own timeout was reported as an early kill",
+			Breaks: "I5",
+			Twist: func(m *twisted, now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+				ev.By = nil
+				return m.sound.Step(now, ev)
 			},
 		},
 		{

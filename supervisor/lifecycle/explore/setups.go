@@ -9,7 +9,7 @@ import (
 // small to large. Together they hold every kind of request and every fault.
 func Setups() []*Setup {
 	var all []*Setup
-	for _, policy := range []lifecycle.Policy{lifecycle.Observe, lifecycle.Enforce} {
+	for _, policy := range lifecycle.Policies() {
 		config := lifecycle.Config{
 			StopSignal: signals.TERM, Grace: 3 * Tick, Policy: policy,
 			Drain: 2 * Tick, RetryMin: Tick, RetryMax: 2 * Tick,
@@ -55,9 +55,33 @@ func Setups() []*Setup {
 			&Setup{Name: name("the supervisor dies, and everything else"), Config: config,
 				Requests: []lifecycle.Event{stop(1, 2), start(2), kill(3, signals.TERM), kill(4, signals.KILL), systemd(), kill(5, signals.USR1)},
 				Crashes:  2, Faults: 1, Freezes: 1, OOM: true, Grandchild: true, Unknown: true, Late: 1, Slow: 2},
+			&Setup{Name: name("a manager that is restarted, and somebody else"), Config: config, Running: true,
+				Requests: []lifecycle.Event{
+					by(crio, kill(1, signals.TERM)), by(crioAgain, kill(2, signals.TERM)), by(crioAgain, kill(3, signals.KILL)),
+					by(operator, kill(4, signals.KILL)), systemd()},
+				Crashes: 1, Late: 1},
+			&Setup{Name: name("stops of a manager and of others"), Config: config, Running: true,
+				Requests: []lifecycle.Event{
+					by(crio, kill(1, signals.TERM)), by(crio, stop(2, 1)), by(operator, stop(3, 1)), by(stranger, kill(4, signals.KILL)),
+					by(operator, stop(5, 4)), systemd()},
+				Freezes: 1, Late: 1},
 		)
 	}
 	return all
+}
+
+// The callers of the worlds: a manager before and after its restart, somebody else,
+// and one who has got the number of the manager's process.
+var (
+	crio      = &lifecycle.Caller{Program: "/usr/bin/crio", Pid: 1, Start: 1, Unit: "crio.service"}
+	crioAgain = &lifecycle.Caller{Program: "/usr/bin/crio", Pid: 2, Start: 5, Unit: "crio.service"}
+	operator  = &lifecycle.Caller{Program: "/bin/bash", Pid: 3, Start: 2, Unit: "session-1.scope"}
+	stranger  = &lifecycle.Caller{Program: "/bin/bash", Pid: 1, Start: 9, Unit: "session-2.scope"}
+)
+
+func by(who *lifecycle.Caller, ev lifecycle.Event) lifecycle.Event {
+	ev.By = who
+	return ev
 }
 
 func request(n int) lifecycle.RequestID {
@@ -65,7 +89,15 @@ func request(n int) lifecycle.RequestID {
 }
 
 func stop(n int, grace lifecycle.Duration) lifecycle.Event {
-	return lifecycle.Event{Kind: lifecycle.StopRequest, Request: request(n), Grace: grace * Tick}
+	return lifecycle.Event{Kind: lifecycle.StopRequest, Request: request(n), Grace: grace * Tick, By: callerOf(n)}
+}
+
+// callerOf makes of every other request one of somebody else.
+func callerOf(n int) *lifecycle.Caller {
+	if n%2 == 0 {
+		return operator
+	}
+	return crio
 }
 
 func start(n int) lifecycle.Event {
@@ -73,7 +105,7 @@ func start(n int) lifecycle.Event {
 }
 
 func kill(n int, sig signals.Signal) lifecycle.Event {
-	return lifecycle.Event{Kind: lifecycle.SignalRequest, Request: request(n), Signal: sig}
+	return lifecycle.Event{Kind: lifecycle.SignalRequest, Request: request(n), Signal: sig, By: callerOf(n)}
 }
 
 func killAll(n int, sig signals.Signal) lifecycle.Event {

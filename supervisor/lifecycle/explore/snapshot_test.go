@@ -17,7 +17,7 @@ type forgetful struct {
 
 func (f *forgetful) Step(now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
 	effects := f.Machine.Step(now, ev)
-	snapshot := f.AppendSnapshot(nil)
+	snapshot := f.AppendAdditions(append(f.AppendSnapshot(nil), ' '))
 	restored, err := lifecycle.Restore(f.config, string(snapshot))
 	if err != nil {
 		f.t.Fatalf("%s: %v", snapshot, err)

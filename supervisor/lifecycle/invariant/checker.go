@@ -34,8 +34,10 @@ type Checker struct {
 	status                  lifecycle.Status
 
 	stop    stop
-	killing bool // SIGKILL was sent for good reason: the grace period is over
-	killed  bool // SIGKILL reached init
+	opener  *lifecycle.Caller // of the stop that is open, or was the last
+	killing bool              // SIGKILL was sent for good reason: the grace period is over
+	killed  bool              // SIGKILL reached init
+	closed  bool              // and one of them was the opener's
 
 	drainedAll bool
 	drainFrom  lifecycle.Instant
@@ -54,6 +56,7 @@ type stop struct {
 	open      bool
 	signal    signals.Signal
 	opened    lifecycle.Instant
+	demanded  bool // by a demand, not by a bare signal
 	delivered bool
 	heard     bool
 	heardAt   lifecycle.Instant
@@ -65,6 +68,7 @@ type demand struct {
 	at    lifecycle.Instant
 	grace lifecycle.Duration
 	kill  bool // it asked for SIGKILL itself
+	other bool // it is not the opener's, whose own end it may not bring forward
 }
 
 // request is a caller whose reply has not been seen yet.
@@ -74,11 +78,13 @@ type request struct {
 	signal    signals.Signal
 	force     bool
 	all       bool
+	opener    bool // it is whoever has sent the stop signal
+	breaks    bool // it breaks the grace period, and is to be noted
 	sent      int
 	delivered bool
 	errno     int32
 	joins     bool // it may be answered by the stop's delivery
-	held      bool // policy enforce must hold its SIGKILL
+	held      bool // the policy must hold its SIGKILL
 	released  bool // and did so until the stop lapsed: one SIGKILL is for all of these
 	again     bool // it was sent by a supervisor that died before it could know
 }
@@ -123,7 +129,9 @@ func (c *Checker) event(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 		c.accept(now, ev)
 	case lifecycle.MonitorSignal:
 		if ev.Signal == signals.TERM {
-			c.demand(now, lifecycle.Event{Grace: -1})
+			if !c.stop.open { // else whoever stops it knows until when
+				c.demand(now, lifecycle.Event{Grace: -1})
+			}
 		} else if !c.exited && !c.failed {
 			c.requests = append(c.requests, request{id: lifecycle.FromMonitor, kind: lifecycle.SignalRequest, signal: ev.Signal})
 		}
@@ -189,15 +197,24 @@ func (c *Checker) accept(now lifecycle.Instant, ev lifecycle.Event) {
 	alive := !c.exited && !c.failed
 	s := &c.stop
 	if alive && ev.Kind == lifecycle.SignalRequest {
-		enforced := c.config.Policy == lifecycle.Enforce && !ev.Force
+		inGrace := s.open && !c.killing && !ev.Force
+		r.opener = ev.By.Is(c.opener)
 		switch {
 		case ev.Signal == signals.KILL:
-			r.held = enforced && s.open && !c.killing
+			switch c.config.Policy {
+			case lifecycle.Enforce:
+				r.held = inGrace
+			case lifecycle.Delegate:
+				r.held = inGrace && !r.opener
+			default:
+				r.breaks = inGrace && !r.opener
+			}
 		case s.open && ev.Signal == s.signal:
-			r.joins = enforced || !s.delivered
+			r.joins = c.keeps() && !ev.Force || !s.delivered
+			r.breaks = inGrace && !r.joins
 		case !s.open && ev.Signal == c.config.StopSignal && !c.killing:
 			r.joins = true
-			c.open(now, ev.Signal)
+			c.open(now, ev.Signal, ev.By)
 		}
 	}
 	if ev.Kind == lifecycle.StopRequest {
@@ -206,7 +223,13 @@ func (c *Checker) accept(now lifecycle.Instant, ev lifecycle.Event) {
 	c.requests = append(c.requests, r)
 }
 
-func (c *Checker) open(now lifecycle.Instant, sig signals.Signal) {
+// keeps reports whether the policy keeps an open grace period against bare kills.
+func (c *Checker) keeps() bool {
+	return c.config.Policy == lifecycle.Enforce || c.config.Policy == lifecycle.Delegate
+}
+
+func (c *Checker) open(now lifecycle.Instant, sig signals.Signal, by *lifecycle.Caller) {
+	c.opener = by
 	c.stop = stop{open: true, signal: sig, opened: now, demands: c.stop.demands[:0]}
 }
 
@@ -214,12 +237,14 @@ func (c *Checker) demand(now lifecycle.Instant, ev lifecycle.Event) {
 	if c.exited || c.failed || c.killing {
 		return
 	}
+	other := c.stop.open && c.config.Policy == lifecycle.Delegate && !ev.By.Is(c.opener)
 	if !c.stop.open {
 		sig := ev.Signal
 		if sig == 0 {
 			sig = c.config.StopSignal
 		}
-		c.open(now, sig)
+		c.open(now, sig, ev.By)
+		c.stop.demanded = true
 	}
 	if ev.Grace < 0 {
 		ev.Grace = c.config.Grace
@@ -227,7 +252,7 @@ func (c *Checker) demand(now lifecycle.Instant, ev lifecycle.Event) {
 	if len(c.stop.demands) == 0 && c.frozen {
 		c.stop.heard = false // a signal that waits in a frozen init is heard when it thaws
 	}
-	c.stop.demands = append(c.stop.demands, demand{now, ev.Grace, ev.Signal == signals.KILL})
+	c.stop.demands = append(c.stop.demands, demand{now, ev.Grace, ev.Signal == signals.KILL || ev.Grace == 0, other})
 }
 
 // lapse: nobody demanded an end, and the grace of the bare signal is over.
@@ -249,27 +274,45 @@ func (c *Checker) hear(now lifecycle.Instant) {
 
 // end computes the effective deadline (I2): the earliest of what was asked
 // for, each counted from when it was accepted or, if that was later, from when
-// the stop signal was heard. A stop that nobody demands ends with its window.
+// the stop signal was heard. A stop that nobody demands ends with its window. Under
+// policy delegate a demand of somebody else than the opener is no earlier than what
+// the opener gives.
 func (c *Checker) end() lifecycle.Instant {
-	s := &c.stop
-	from := func(at lifecycle.Instant) lifecycle.Instant {
-		if s.heard {
-			return max(at, s.heardAt)
-		}
-		return at
-	}
+	s, openers := &c.stop, c.openersEnd()
 	if len(s.demands) == 0 {
-		return from(s.opened).After(c.config.Grace)
+		return openers
 	}
 	end := lifecycle.Never
 	for _, d := range s.demands {
-		if d.kill {
+		switch at := s.from(d.at).After(d.grace); {
+		case d.kill:
 			return d.at
+		case d.other:
+			end = min(end, max(at, openers))
+		default:
+			end = min(end, at)
 		}
-		end = min(end, from(d.at).After(d.grace))
 	}
 	return end
 }
+
+// openersEnd is until when the opener gives the container time.
+func (c *Checker) openersEnd() lifecycle.Instant {
+	s, end := &c.stop, lifecycle.Never
+	if !s.demanded {
+		end = s.from(s.opened).After(c.config.Grace)
+	}
+	for _, d := range s.demands {
+		if !d.other {
+			end = min(end, s.from(d.at).After(d.grace))
+		}
+	}
+	return end
+}
+
+// from is when a grace begins that was asked for at that instant. heardAt is that of
+// the last time: a demand on a frozen container has it heard again.
+func (s *stop) from(at lifecycle.Instant) lifecycle.Instant { return max(at, s.heardAt) }
 
 func (c *Checker) delivered(now lifecycle.Instant, ev lifecycle.Event) {
 	for i, f := range c.flights {
@@ -280,6 +323,9 @@ func (c *Checker) delivered(now lifecycle.Instant, ev lifecycle.Event) {
 	}
 	if ev.Errno == 0 && ev.Signal == signals.KILL {
 		c.killed = true
+		for _, r := range c.requests { // its caller may have gone since
+			c.closed = c.closed || (r.id == ev.Request || r.id == lifecycle.FromMonitor) && r.sent > 0 && r.signal == signals.KILL && r.opener
+		}
 		c.killing = c.killing || !c.exited
 	}
 	switch ev.Request {
@@ -359,6 +405,14 @@ func (c *Checker) effect(now lifecycle.Instant, ev lifecycle.Event, e lifecycle.
 		}
 	case lifecycle.Reply:
 		return c.reply(now, e)
+	case lifecycle.Violation:
+		r := c.find(e.Request)
+		if r != nil && r.kind == lifecycle.SignalRequest && !r.breaks {
+			return &Violation{"I5", "a breach was noted of a request that breaks nothing"}
+		}
+		if r != nil {
+			r.breaks = false
+		}
 	}
 	return nil
 }
@@ -417,9 +471,11 @@ func (c *Checker) deliverOwn(now lifecycle.Instant, e lifecycle.Effect) *Violati
 		case r.kind != lifecycle.SignalRequest:
 			return &Violation{"I3", "a stop request's signal was sent on its own"}
 		case r.held && c.stop.open && !c.killing && now < c.end():
-			return &Violation{"I1", "SIGKILL of a bare kill was sent within the grace period under policy enforce"}
-		case c.config.Policy == lifecycle.Enforce && !r.force && !r.again && r.joins && c.stop.delivered && e.Target != lifecycle.ToOthers:
-			return &Violation{"I3", "a bare kill repeated the stop signal under policy enforce"}
+			return &Violation{"I1", "SIGKILL of a bare kill was sent within the grace period under policy " + c.config.Policy.String()}
+		case r.breaks:
+			return &Violation{"I5", "a grace period was broken, and nobody noted it"}
+		case c.keeps() && !r.force && !r.again && r.joins && c.stop.delivered && e.Target != lifecycle.ToOthers:
+			return &Violation{"I3", "a bare kill repeated the stop signal under policy " + c.config.Policy.String()}
 		}
 		return nil
 	}
@@ -439,6 +495,9 @@ func (c *Checker) record(now lifecycle.Instant, e lifecycle.Effect) *Violation {
 	}
 	if e.Reason == lifecycle.AtDeadline && (!c.killed || c.status != lifecycle.Signaled(signals.KILL)) {
 		return &Violation{"I7", "a container that ended by itself was recorded as killed at the deadline"}
+	}
+	if e.Reason == lifecycle.ByOpener && !c.closed {
+		return &Violation{"I6", "a SIGKILL was recorded as the opener's that was not"}
 	}
 	if e.Reason == lifecycle.ByOOM && !c.oom {
 		return &Violation{"I6", "an OOM kill was recorded that nobody saw"}
@@ -484,7 +543,7 @@ func (c *Checker) reply(now lifecycle.Instant, e lifecycle.Effect) *Violation {
 }
 
 func (c *Checker) grant(r *request) *Violation {
-	if c.killing || c.stop.open && (len(c.stop.demands) > 0 || c.config.Policy == lifecycle.Enforce) {
+	if c.killing || c.stop.open && (len(c.stop.demands) > 0 || c.keeps()) {
 		return &Violation{"I8", "a start was granted after the container was stopped"}
 	}
 	c.starting = r.id
@@ -495,6 +554,11 @@ func (c *Checker) grant(r *request) *Violation {
 func (c *Checker) after(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 	if c.exited {
 		return nil
+	}
+	for _, r := range c.requests {
+		if c.created && r.kind == lifecycle.SignalRequest && r.signal == signals.KILL && !r.held && !r.released && r.sent == 0 && !r.delivered && r.errno == 0 {
+			return &Violation{"I2", "SIGKILL that was to pass at once was held"}
+		}
 	}
 	demanded := c.stop.open && len(c.stop.demands) > 0 && !c.failed
 	switch {
@@ -552,19 +616,20 @@ func (c *Checker) AppendState(b []byte, now lifecycle.Instant) []byte {
 	s := &c.stop
 	b = append(b,
 		pack.Bits(c.created, c.failed, c.exited, c.started, c.frozen, c.oom, c.killing, c.killed),
+		pack.Bits(c.closed, s.demanded),
 		pack.Bits(c.drainedAll, c.recording, c.recorded, s.open, s.delivered, s.heard, len(s.demands) > 0),
 		byte(c.status.Kind), c.status.Value, byte(c.sweeps), byte(c.commands), byte(s.signal))
 	b = pack.Int(b, int64(c.starting))
 	if s.open {
-		b = pack.Until(b, c.end(), now)
+		b = pack.Until(pack.Until(b, c.end(), now), c.openersEnd(), now)
 		if !s.heard { // the graces count anew from when it is heard
-			shortest := c.config.Grace
+			shortest := [2]lifecycle.Duration{c.config.Grace, c.config.Grace}
 			for i, d := range s.demands {
-				if i == 0 || d.grace < shortest {
-					shortest = d.grace
+				if who := pack.Bits(d.other); i == 0 || d.grace < shortest[who] {
+					shortest[who] = d.grace
 				}
 			}
-			b = pack.Int(b, int64(shortest))
+			b = pack.Int(pack.Int(b, int64(shortest[0])), int64(shortest[1]))
 		}
 	}
 	if c.exited && !c.drainedAll {
@@ -574,7 +639,10 @@ func (c *Checker) AppendState(b []byte, now lifecycle.Instant) []byte {
 	for _, r := range c.requests {
 		b = pack.Int(b, int64(r.id))
 		b = append(b, byte(r.kind), byte(r.signal), byte(r.sent), byte(r.errno),
-			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held, r.released, r.again))
+			pack.Bits(r.force, r.all, r.delivered, r.joins, r.held, r.released, r.again), pack.Bits(r.opener, r.breaks))
+	}
+	if c.opener != nil {
+		b = c.opener.Append(b)
 	}
 	b = append(b, 0xff)
 	for _, f := range c.flights {
