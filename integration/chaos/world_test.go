@@ -94,6 +94,10 @@ func newPlace(bin, dir, runtime, logDisk string) (*place, error) {
 		return nil, err
 	}
 	p.namespace, p.closes = path, append(p.closes, ns)
+	if err := os.WriteFile(p.config(), []byte("[annotations]\npolicies = [\"observe\", \"delegate\", \"enforce\"]\n"), 0o644); err != nil {
+		p.close()
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -135,6 +139,9 @@ func (p *place) close() {
 		unix.Close(fd)
 	}
 }
+
+// config says that annotations may ask for every policy.
+func (p *place) config() string { return p.dir + "/config.toml" }
 
 // fill leaves no room on the disk, for a while.
 func (d *disk) fill(span time.Duration) error {
@@ -245,7 +252,7 @@ func (c *container) stateDir() string {
 func (c *container) command(program string, args ...string) *exec.Cmd {
 	args = append([]string{"--mount=" + c.namespace, "--wdns=" + c.dir + "/bundle", filepath.Join(c.bin, program)}, args...)
 	cmd := exec.Command("nsenter", args...)
-	cmd.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.state.path, "GRACERUN_RUNTIME="+c.runtime)
+	cmd.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.state.path, "GRACERUN_CONFIG="+c.config(), "GRACERUN_RUNTIME="+c.runtime)
 	cmd.WaitDelay = time.Second
 	return cmd
 }

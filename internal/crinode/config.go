@@ -36,6 +36,7 @@ func (n *Node) configure() error {
 	if n.Stack.Policy != "" {
 		files["etc/gracerun/config.toml"] += "[stop]\npolicy = \"" + n.Stack.Policy + "\"\n"
 	}
+	files["etc/gracerun/config.toml"] += "[annotations]\npolicies = [\"observe\", \"delegate\", \"enforce\"]\n"
 	for name, text := range files {
 		path := filepath.Join(n.Dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
