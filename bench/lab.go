@@ -82,8 +82,8 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 			return nil, err
 		}
 	}
-	// Annotations may ask for every policy here.
-	if err := os.WriteFile(filepath.Join(scratch, "config.toml"), []byte("[annotations]\npolicies = [\"enforce\"]\n"), 0o644); err != nil {
+	// One TERM after the other is to be heard, and annotations may ask for enforce.
+	if err := os.WriteFile(filepath.Join(scratch, "config.toml"), []byte("[stop]\npolicy = \"observe\"\n[annotations]\npolicies = [\"enforce\"]\n"), 0o644); err != nil {
 		return nil, err
 	}
 	if l.programs, err = find(o.Bin, o.Newer); err != nil {
