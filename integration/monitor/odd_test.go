@@ -211,6 +211,39 @@ func TestRuntimeIsNoProgram(t *testing.T) {
 	c.expect("sync pipe", strings.ReplaceAll(c.message(), `\/`, "/"), `{"pid": -1, "message": "run `+c.runtime+`: Exec format error"}`)
 }
 
+// A runtime that writes more than a pipe holds, as one with --debug or with hooks that
+// talk, is not kept waiting for a reader; what it writes is in the log, or is the
+// beginning of why there is no container.
+func TestRuntimeThatTalks(t *testing.T) {
+	const lines = 4000
+	talk := "i=0; while [ $i -lt " + strconv.Itoa(lines) + " ]; do echo \"$i of a runtime that has a lot to say\" >&2; i=$((i+1)); done\n"
+	forOurs(t, func(t *testing.T, s *stack) {
+		c := s.container(t, obedient)
+		c.runtime = c.dir + "/runtime"
+		c.must(os.WriteFile(c.runtime, []byte("#!/bin/bash\ncase \" $* \" in *' create '*) "+talk+";; esac\nexec "+s.runtime+" \"$@\"\n"), 0o755))
+		c.up()
+		c.expect("stop", c.ask("stop grace=20s"), "ended code=5")
+		c.gone()
+		text, err := os.ReadFile(c.log)
+		c.must(err)
+		for i := range lines {
+			if line := fmt.Sprintf(" stderr F %d of a runtime that has a lot to say\n", i); strings.Count(string(text), line) != 1 {
+				t.Fatalf("%q is %d times in the log", line, strings.Count(string(text), line))
+			}
+		}
+
+		c = s.container(t, obedient)
+		c.runtime = c.dir + "/runtime"
+		c.must(os.WriteFile(c.runtime, []byte("#!/bin/bash\ncase \" $* \" in *' create '*) "+talk+"exit 1;; esac\nexec "+s.runtime+" \"$@\"\n"), 0o755))
+		c.create()
+		message := c.message()
+		if begin := `{"pid": -1, "message": "0 of a runtime that has a lot to say\n1 of a runtime`; !strings.HasPrefix(message, begin) || len(message) < 4096 {
+			t.Errorf("the sync pipe says %.100q, %d bytes", message, len(message))
+		}
+		c.gone()
+	})
+}
+
 // Without a place for state everything works that conmon does.
 func TestNoStateDirectory(t *testing.T) {
 	ours, _ := stacks("runc")

@@ -26,6 +26,8 @@ type create struct {
 	killed  bool // the runtime was, by us or another
 	remains bool // the runtime has made a container, or was killed when it may have
 	removal loop.Timer
+
+	overflow overflow
 }
 
 // begin starts the runtime, or for --exec-attach, waits for the client first.
@@ -89,6 +91,7 @@ func (c *Container) runRuntime() {
 		if err := c.s.waitFor(c.create.runtime, c.runtimeEnded); err != nil {
 			c.createFailed("", "wait for the runtime: "+err.Error())
 		}
+		c.watchForOverflow()
 		return 0
 	}, func(errno int32) {
 		if errno != 0 {
@@ -138,6 +141,7 @@ func (c *Container) abortCreate() {
 
 // runtimeEnded takes the end of the runtime and finds out what it has made.
 func (c *Container) runtimeEnded() {
+	c.s.loop.Arm(&c.create.overflow.timer, lifecycle.Never)
 	p := c.create.runtime
 	c.create.runtime = child{}
 	status, err := process.Pidfd(p.pidfd).Reap()
@@ -231,17 +235,24 @@ func (c *Container) command() string {
 	return "create"
 }
 
+// longestComplaint is how much of it the caller is told, as by conmon.
+const longestComplaint = 8191
+
 // complaint is what the runtime has written to stderr.
 func (c *Container) complaint() string {
 	if c.streams.ours[2] < 0 {
 		return ""
 	}
-	buf := make([]byte, 8191)
-	n, err := unix.Read(c.streams.ours[2], buf)
-	if err != nil || n <= 0 {
-		return ""
+	said := c.create.overflow.said
+	if said == nil {
+		buf := make([]byte, longestComplaint)
+		n, err := unix.Read(c.streams.ours[2], buf)
+		if err != nil || n <= 0 {
+			return ""
+		}
+		said = buf[:n]
 	}
-	text := string(buf[:n])
+	text := string(said)
 	c.notes.warn("runtime stderr: " + text)
 	return text
 }

@@ -23,6 +23,7 @@ func TestMessages(t *testing.T) {
 		{"pid", 12, "", `{"pid": 12}`},
 		{"data", -1, "a/b \"c\" \\", `{"data": -1, "message": "a\/b \"c\" \\"}`},
 		{"exit_code", -1, timedOutMessage, `{"exit_code": -1, "message": "command timed out"}`},
+		{"data", -1, "caf\xe9 \xff\xfe\xc3", "{\"data\": -1, \"message\": \"caf\ufffd \ufffd\ufffd\ufffd\"}"},
 		{"data", 0, "\n\r\t\b\f\x01\x7f é", `{"data": 0, "message": "\n\r\t\b\f\u0001\u007f é"}`},
 	} {
 		if got := string(appendMessage(nil, test.key, test.number, test.message)); got != test.want+"\n" {
@@ -41,6 +42,9 @@ func FuzzMessage(f *testing.F) {
 		}
 		if err := json.Unmarshal(line, &read); err != nil {
 			t.Fatalf("%q: %v", line, err)
+		}
+		if !utf8.Valid(line) {
+			t.Fatalf("%q is not UTF-8", line)
 		}
 		if read.Data != number || utf8.ValidString(text) && read.Message != text {
 			t.Fatalf("%q is read as %+v", line, read)

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"strconv"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -127,10 +128,16 @@ func appendMessage(b []byte, key string, number int, message string) []byte {
 	return append(b, "}\n"...)
 }
 
-// appendEscaped escapes as conmon does: the slash too, and bytes above ASCII not.
+// appendEscaped escapes as conmon does: the slash too, and characters above ASCII not.
+// What is not UTF-8, which conmon passes on and a reader of JSON may refuse, becomes
+// U+FFFD.
 func appendEscaped(b []byte, text string) []byte {
 	const hex = "0123456789abcdef"
-	for i := range len(text) {
+	for i, char := range text {
+		if char >= utf8.RuneSelf {
+			b = utf8.AppendRune(b, char)
+			continue
+		}
 		switch c := text[i]; c {
 		case '\\', '"', '/':
 			b = append(b, '\\', c)

@@ -118,10 +118,10 @@ func (s *streams) watch(c *Container) {
 	if s.passthrough {
 		return
 	}
-	if s.ours[1] >= 0 {
+	if s.ours[1] >= 0 && s.out == nil {
 		s.out = s.logs.Stream(logs.Stdout, s.ours[1], c.o.Terminal)
 	}
-	if s.ours[2] >= 0 {
+	if s.ours[2] >= 0 && s.err == nil {
 		s.err = s.logs.Stream(logs.Stderr, s.ours[2], false)
 	}
 	c.clients.connect(c)
