@@ -9,6 +9,7 @@ import (
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/settings"
@@ -44,11 +45,14 @@ func (c *call) stop() int {
 		ev.Signal = sig
 	}
 	reply, err := c.stopAndWait(args[0], ev)
+	if err == nil && reply.Answer == control.NotFound {
+		err = runtime.ErrNotExist
+	}
 	switch {
+	case err == runtime.ErrNotExist:
+		return c.fail(errors.New("stop container " + args[0] + ": " + err.Error() + elsewhere(args[0])))
 	case err != nil:
 		return c.fail(errors.New("stop container " + args[0] + ": " + err.Error()))
-	case reply.Answer == control.NotFound:
-		return c.fail(errors.New("stop container " + args[0] + ": " + runtime.ErrNotExist.Error()))
 	case reply.Answer != control.Ended && reply.Answer != control.NotRunning:
 		return c.fail(errors.New("stop container " + args[0] + ": " + explain(reply)))
 	}
@@ -60,6 +64,30 @@ func (c *call) stop() int {
 		return 128 + int(reply.Exit.Value)
 	}
 	return 255
+}
+
+// elsewhere names the roots under which there is a container of that id, for who has
+// given another one, or none.
+func elsewhere(id string) string {
+	base, err := statedir.Base()
+	if err != nil {
+		return ""
+	}
+	all, err := history.List(base)
+	if err != nil {
+		return ""
+	}
+	text := ""
+	for i := range all {
+		if k := &all[i]; k.ID == id && !k.Gone && k.Record != nil {
+			root := "without --root"
+			if k.Record.RuntimeRoot != "" {
+				root = "with --root " + k.Record.RuntimeRoot
+			}
+			text += "; there is one " + root
+		}
+	}
+	return text
 }
 
 // stopAndWait stops the container by way of its supervisor or alone, and gives the

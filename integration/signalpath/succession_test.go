@@ -112,3 +112,22 @@ func TestAfterAnotherBoot(t *testing.T) {
 		}
 	})
 }
+
+// Who stops a container under another root is told where there is one.
+func TestStopUnderAnotherRoot(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		if !strings.Contains(p.name, "over runc") {
+			t.Skip("one runtime is enough")
+		}
+		c := start(t, p, testbed.Options{Workload: orderly, Grace: time.Minute})
+		want := "container does not exist; there is one with --root " + c.Root()
+		for _, options := range [][]string{{"--root", t.TempDir()}, nil} {
+			cmd := c.Command(patience(t), gracerun())
+			cmd.Args = append(append(cmd.Args[:len(cmd.Args)-2], options...), "stop", c.ID)
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), want) {
+				t.Errorf("stop with %q: %s, %v; want %q", options, out, err, want)
+			}
+		}
+	})
+}
