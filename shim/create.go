@@ -137,8 +137,11 @@ func (c *call) place(n creation) (dir *statedir.Dir, config *bundle.Config, supe
 		dir.Close()
 		err = runtime.ErrExist
 	}
-	if err == runtime.ErrExist {
+	switch {
+	case err == runtime.ErrExist:
 		err = c.inItsWords(n.id, err)
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EROFS):
+		return nil, nil, false, c.leave(n, err)
 	}
 	return nil, nil, false, c.fail(err)
 }
@@ -153,8 +156,9 @@ func (c *call) load(n creation) (*bundle.Config, error) {
 }
 
 // leave leaves a container to the wrapped runtime alone, since its configuration
-// cannot be read. What is wrong with it that one says in its own words; and if it takes
-// it all the same, it has the container to itself.
+// cannot be read, or there is no room for its state. What is wrong with a configuration
+// that one says in its own words; and if it takes it all the same, it has the container
+// to itself.
 func (c *call) leave(n creation, why error) int {
 	status, err := c.spawn(c.argv[1:])
 	if err != nil {

@@ -2,6 +2,7 @@ package statedir
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -157,16 +158,21 @@ func openDir(at int, name, path string, forbidden uint32, create bool) (int, err
 	return fd, nil
 }
 
+const remedy = "have GRACERUN_STATE_DIR name a directory of your own with mode 0700"
+
 func checkOwner(fd int, forbidden uint32) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	if int(st.Uid) != unix.Geteuid() {
-		return errors.New("belongs to another user")
-	}
-	if st.Mode&forbidden != 0 {
-		return errors.New("is open to other users: want mode 0700")
+	switch {
+	case int(st.Uid) != unix.Geteuid():
+		return errors.New("belongs to another user: " + remedy)
+	case st.Mode&forbidden != 0 && st.Mode&unix.S_ISVTX != 0:
+		// chmod would be no good advice for /tmp.
+		return errors.New("is there for all users (mode " + strconv.FormatUint(uint64(st.Mode&0o7777), 8) + "): " + remedy)
+	case st.Mode&forbidden != 0:
+		return errors.New("is open to other users (mode 0" + strconv.FormatUint(uint64(st.Mode&0o7777), 8) + "): chmod it to 0700, or " + remedy)
 	}
 	return nil
 }

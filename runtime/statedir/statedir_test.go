@@ -190,8 +190,9 @@ func TestUnsafeDirectories(t *testing.T) {
 		make func(t *testing.T, top string) error
 		want string
 	}{
-		{"base others may write to", func(_ *testing.T, top string) error { return os.Chmod(top, 0o777) }, "open state directory TOP: is open to other users: want mode 0700"},
-		{"key others may read", func(_ *testing.T, top string) error { return os.Mkdir(top+"/default", 0o750) }, "open state directory TOP/default: is open to other users: want mode 0700"},
+		{"base others may write to", func(_ *testing.T, top string) error { return os.Chmod(top, 0o777) }, "open state directory TOP: is open to other users (mode 0777): chmod it to 0700, or " + remedy},
+		{"base like /tmp", func(_ *testing.T, top string) error { return os.Chmod(top, 0o777|os.ModeSticky) }, "open state directory TOP: is there for all users (mode 1777): " + remedy},
+		{"key others may read", func(_ *testing.T, top string) error { return os.Mkdir(top+"/default", 0o750) }, "open state directory TOP/default: is open to other users (mode 0750): chmod it to 0700, or " + remedy},
 		{"key is a link", func(t *testing.T, top string) error { return os.Symlink(t.TempDir(), top+"/default") }, "open state directory TOP/default: is not a directory, or is a symbolic link"},
 		{"container is a file", func(_ *testing.T, top string) error {
 			if err := os.Mkdir(top+"/default", 0o700); err != nil {

@@ -176,7 +176,14 @@ func (c *Container) openState() {
 	}
 	c.dir = dir
 	if err := c.server.listen(c); err != nil {
-		c.notes.warn("container " + c.o.ID + ": " + err.Error())
+		// Without it the rest is of no use, and in the way of a gracerun that makes
+		// do with less.
+		c.notes.warn("container " + c.o.ID + " has no state directory: " + err.Error() +
+			": gracerun cannot ask its supervisor, and it is lost with it")
+		_ = dir.Remove()
+		dir.Close()
+		c.dir = nil
+		return
 	}
 	c.writeRecord()
 	if c.o.Name != "" {
