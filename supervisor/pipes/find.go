@@ -5,26 +5,25 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
-
-	"gracerun.io/supervisor/lifecycle"
-	"gracerun.io/supervisor/loop"
 )
 
 // ErrGone: nobody has the pipe open any more, so that nothing is in it.
 var ErrGone = errors.New("nobody has the pipe open any more")
 
 // A process that moves its descriptors about, as a shell does for each redirection,
-// can have the pipe all the time and never where one looks. So one looks again.
+// can have the pipe all the time and never where one looks. So one looks again: so
+// often, or until so many descriptors were looked at, which take about a microsecond
+// each, but at least twice.
 const (
-	leastRounds = 2
-	mostRounds  = 32
-	enough      = 100 * lifecycle.Millisecond // from here on the least number of rounds will do
+	roundsOfContainer = 32
+	roundsOfAll       = 6
+	mostDescriptors   = 200000
 )
 
 // Find opens the pipe with that inode anew: flags is unix.O_RDONLY or unix.O_WRONLY,
 // and it does not block. It looks at what the container's processes have open, which
-// are asked for before each look, and then at that of all others: a keeper's, for
-// one.
+// are asked for before each look, and then at that of all others: those that are the
+// container's and nobody knows it, and a keeper's.
 //
 // A descriptor of a container is anything that the container likes. It is looked at
 // without being opened (O_PATH), and opened only if it is that pipe.
@@ -33,21 +32,25 @@ const (
 // that one may have it.
 func Find(inode uint64, flags int, container func() []int) (fd int, err error) {
 	s := search{name: "pipe:[" + strconv.FormatUint(inode, 10) + "]", inode: inode, flags: flags}
-	start := loop.Now()
-	for round := range mostRounds {
+	fd = -1
+	s.again(roundsOfContainer, func(round int) bool {
 		pids := container()
-		if len(pids) == 0 || round >= leastRounds && loop.Now() >= start.After(enough) {
-			break
-		}
 		for _, pid := range pids {
-			if fd := s.process(pid, round == leastRounds-1); fd >= 0 {
-				return fd, nil
+			if fd = s.process(pid, round == 1); fd >= 0 {
+				return false
 			}
 		}
+		return len(pids) > 0
+	})
+	if fd >= 0 {
+		return fd, nil
 	}
-	fd, err = -1, s.denied // those of strangers say nothing
-	_ = s.numbers("/proc", func(pid int) bool {
-		fd = s.process(pid, false)
+	err = s.denied // those of strangers say nothing
+	s.again(roundsOfAll, func(int) bool {
+		_ = s.numbers("/proc", func(pid int) bool {
+			fd = s.process(pid, false)
+			return fd < 0
+		})
 		return fd < 0
 	})
 	switch {
@@ -63,7 +66,18 @@ type search struct {
 	name   string // of its link in /proc/PID/fd
 	inode  uint64
 	flags  int
+	looked int   // at so many descriptors in this round and those before
 	denied error // that a process could not be looked at
+}
+
+// again calls look until it gives false, or has looked often enough.
+func (s *search) again(rounds int, look func(round int) bool) {
+	s.looked = 0
+	for round := 0; round < rounds && (round < 2 || s.looked < mostDescriptors); round++ {
+		if !look(round) {
+			return
+		}
+	}
 }
 
 func (s *search) deny(path string, err error) {
@@ -111,6 +125,7 @@ func isGone(err error) bool { return err == unix.ENOENT || err == unix.ESRCH }
 // candidate opens the pipe anew if this is a descriptor of it. Its name alone is not
 // believed: it may be another's by the time that it is opened.
 func (s *search) candidate(path string) int {
+	s.looked++
 	var name [64]byte
 	n, err := unix.Readlink(path, name[:])
 	if err != nil && !isGone(err) {
@@ -131,7 +146,7 @@ func (s *search) candidate(path string) int {
 	if err := unix.Fstatfs(handle, &fs); err != nil || fs.Type != unix.PIPEFS_MAGIC {
 		return -1
 	}
-	fd, err := again(handle, s.flags|unix.O_NONBLOCK)
+	fd, err := reopen(handle, s.flags|unix.O_NONBLOCK)
 	if err != nil {
 		if err != unix.ENXIO { // to be written, and nobody reads any more
 			s.deny(path, err)

@@ -85,7 +85,7 @@ func whole(ours, theirs int, err error) (int, int, error) {
 
 // widen puts a descriptor of the same pipe that is open for both in the place of one.
 func widen(fd int) (int, error) {
-	both, err := again(fd, unix.O_RDWR)
+	both, err := reopen(fd, unix.O_RDWR)
 	if err == nil {
 		unix.Close(fd)
 		fd = both
@@ -93,8 +93,8 @@ func widen(fd int) (int, error) {
 	return fd, err
 }
 
-// again opens what a descriptor has open once more.
-func again(fd, flags int) (int, error) {
+// reopen opens what a descriptor has open once more.
+func reopen(fd, flags int) (int, error) {
 	return open("/proc/self/fd/"+strconv.Itoa(fd), flags)
 }
 

@@ -225,12 +225,23 @@ func TestFindWhileItMoves(t *testing.T) {
 	theirs.Close()
 	line(t, ours)
 	unix.Close(ours)
-	for range 500 {
-		fd, err := Find(inode, unix.O_RDONLY, func() []int { return []int{cmd.Process.Pid} })
+	missed := 0
+	for i := range 500 {
+		known := i < 450 // else it is one of all processes
+		fd, err := Find(inode, unix.O_RDONLY, func() []int {
+			if !known {
+				return nil
+			}
+			return []int{cmd.Process.Pid}
+		})
 		if err != nil {
-			t.Fatal(err)
+			missed++
+			continue
 		}
 		unix.Close(fd)
+	}
+	if missed > 0 {
+		t.Errorf("it is missed %d times of 500", missed)
 	}
 }
 
