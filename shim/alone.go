@@ -625,6 +625,12 @@ func (a *alone) ended() *lifecycle.Effect {
 	case a.beside != nil:
 		status = a.beside.exitStatus()
 	}
+	if status.Kind == lifecycle.StatusUnknown {
+		// A supervisor that has gone on meanwhile may have recorded it.
+		if r, err := a.dir.ReadRecord(); err == nil {
+			status, _ = control.ParseStatus(r.Exit.Status)
+		}
+	}
 	return &lifecycle.Effect{Kind: lifecycle.Reply, Request: a.self, Outcome: lifecycle.Ended, Status: status}
 }
 

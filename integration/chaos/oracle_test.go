@@ -313,7 +313,7 @@ func (f *facts) judgeAnswers(say func(string, ...any)) {
 			say("exec says %q", a.out)
 		case a.Do == createAgain && a.err == nil:
 			say("a container that is there was created again")
-		case (a.Do == user || a.Do == term || a.Do == kill || a.Do == execute) && a.err != nil && a.begin > f.ran && f.ran != 0 && a.end < f.ended && !f.hampered(a):
+		case (a.Do == user || a.Do == term || a.Do == kill || a.Do == execute) && a.err != nil && a.begin > f.ran && f.ran != 0 && a.end < f.ended-f.stall && !f.hampered(a):
 			say("%s failed while it ran: %v: %s", a.Do, a.err, a.said)
 		case a.Do == attach && a.err == nil:
 			f.judgeWatched(a, say)
@@ -335,6 +335,9 @@ func gone(said string) bool {
 // hampered reports whether a call may fail for what was done to the container at the
 // time: pauses (an exec in a frozen container), and force.
 func (f *facts) hampered(a *act) bool {
+	if strings.HasPrefix(f.Faults, "effect.deliver do=error") {
+		return true
+	}
 	for _, b := range f.acts {
 		if a != b && b.begin < a.end && b.end > a.begin-50*time.Millisecond {
 			switch b.Do {
@@ -385,27 +388,13 @@ func (f *facts) judgeStates(say func(string, ...any)) {
 		if state == "creating" {
 			say("state says creating after create has returned")
 		}
-		if (state == "running" || state == "created") && a.begin > f.ended || at > 1 && a.end < f.ended-tooSoon {
+		if (state == "running" || state == "created") && a.begin > f.ended || at > 1 && a.end < f.ended-tooSoon-f.stall {
 			say("it is said to be %s at %.3f; it ended at %.3f", state, a.begin.Seconds(), f.ended.Seconds())
 		}
 		if at > least {
 			least, by = at, a
 		}
 	}
-}
-
-// fullAtTheEnd reports whether the container ended when its log could not be
-// written.
-func (f *facts) fullAtTheEnd() bool {
-	if strings.HasPrefix(f.Faults, "write.log do=error") {
-		return true
-	}
-	for _, a := range f.acts {
-		if (a.Do == fullLogs || a.Do == hangLogs) && a.begin < f.ended+time.Second && a.end > f.ended-time.Second {
-			return true
-		}
-	}
-	return false
 }
 
 // diedOverFullState reports whether a supervisor died when the state directory had no
@@ -427,14 +416,10 @@ func (f *facts) diedOverFullState() bool {
 // judgeLog: every line that was written, once, in order, whole.
 func (f *facts) judgeLog(say func(string, ...any)) {
 	for i, stream := range []string{"stdout", "stderr"} {
-		written := f.Lines[i]
 		if f.diedOverFullState() {
 			continue
 		}
-		if f.fullAtTheEnd() {
-			written = 0 // known gap: what the log had not taken by then is given up
-		}
-		if text := judgeStream(joined(f.log, stream), written, f.Lines[i], f.status == "137" || written == 0); text != "" {
+		if text := judgeStream(joined(f.log, stream), f.Lines[i], f.status == "137"); text != "" {
 			say("%s: %s", stream, text)
 		}
 	}
@@ -461,12 +446,12 @@ func joined(log []byte, stream string) string {
 
 // judgeStream compares with the lines that were written. One that was killed may
 // have written a part of one more, or the whole and not counted it.
-func judgeStream(text string, least, written uint64, killed bool) string {
+func judgeStream(text string, written uint64, killed bool) string {
 	n := uint64(1)
 	for text != "" {
 		line := lineOf(n)
 		if !strings.HasPrefix(text, line) {
-			if killed && n > least && strings.HasPrefix(line, text) {
+			if killed && n > written && strings.HasPrefix(line, text) {
 				break
 			}
 			return fmt.Sprintf("where line %d of %d should be there is %.60q", n, written, text)
@@ -474,7 +459,7 @@ func judgeStream(text string, least, written uint64, killed bool) string {
 		text = text[len(line):]
 		n++
 	}
-	if n-1 < least {
+	if n-1 < written {
 		return fmt.Sprintf("%d lines were written, %d are in the log", written, n-1)
 	}
 	if n-1 > written+1 {

@@ -47,6 +47,7 @@ type facts struct {
 	made      time.Duration // when its create had returned; 0: it never did
 	ran       time.Duration // when its program was seen to run; 0: it never did
 	ended     time.Duration // 0: it does not end
+	stall     time.Duration // how late the test may have seen what happened
 	status    string        // how init really ended, as exit files have it
 	exit      string        // the exit files
 	persisted string
@@ -66,9 +67,23 @@ type play struct {
 	facts      []*facts
 	mu         sync.Mutex
 	zero       time.Duration
+	stalls     func()
+}
+
+// watchStalls watches how long the machine lets the test wait, for all its facts.
+func (p *play) watchStalls() {
+	longest := testbed.WatchStalls()
+	p.stalls = func() {
+		stall := longest()
+		for _, f := range p.facts {
+			f.stall = stall
+		}
+	}
 }
 
 func (p *play) run() error {
+	p.watchStalls()
+	defer func() { p.stalls() }()
 	for i, s := range p.Containers {
 		c, err := p.place.make(s)
 		if err != nil {

@@ -253,7 +253,7 @@ func (c *container) command(program string, args ...string) *exec.Cmd {
 	args = append([]string{"--mount=" + c.namespace, "--wdns=" + c.dir + "/bundle", filepath.Join(c.bin, program)}, args...)
 	cmd := exec.Command("nsenter", args...)
 	cmd.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.state.path, "GRACERUN_CONFIG="+c.config(), "GRACERUN_RUNTIME="+c.runtime)
-	cmd.WaitDelay = time.Second
+	cmd.WaitDelay = 20 * time.Second // who holds its output open longer is one who should not
 	return cmd
 }
 
