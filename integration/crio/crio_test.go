@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gracerun.io/internal/crinode"
 	"gracerun.io/internal/testbed"
 )
@@ -274,11 +272,4 @@ func matrix(all []*variant, results [][]*result) string {
 		fmt.Fprintf(&b, "  %s (%s)\n", c.name, longest.Round(100*time.Millisecond))
 	}
 	return b.String()
-}
-
-// now is CLOCK_MONOTONIC, as box has it.
-func now() time.Duration {
-	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
-	return time.Duration(t.Nano())
 }

@@ -52,7 +52,7 @@ func (s *Stack) runtime() string {
 	name := filepath.Base(s.Runtime)
 	out, _ := exec.Command(s.Runtime, "--version").Output()
 	for line := range strings.Lines(string(out)) {
-		if _, version, found := strings.Cut(line, " version "); found {
+		if _, version, found := strings.Cut(line, " version "); found && name != "gracerun-native" {
 			version, _, _ = strings.Cut(strings.TrimSpace(version), "+")
 			return name + " " + version
 		}

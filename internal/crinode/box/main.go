@@ -187,13 +187,15 @@ func talk(told chan struct{}, pause time.Duration, flood bool) {
 
 // eat takes memory until somebody forbids it.
 func eat() {
-	var all [][]byte
+	const piece = 1 << 20
 	for {
-		piece := make([]byte, 1<<20)
-		for i := 0; i < len(piece); i += 4096 {
-			piece[i] = 1
+		memory, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			os.Exit(1)
 		}
-		all = append(all, piece)
+		for i := 0; i < piece; i += os.Getpagesize() {
+			memory[i] = 1
+		}
 	}
 }
 
