@@ -27,6 +27,8 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "runtime", Usage: "only over this `RUNTIME`: crun or runc"},
 			&cli.BoolFlag{Name: "all-runtimes", Usage: "over every runtime that can have the race, not the first only"},
+			&cli.StringFlag{Name: "under", Usage: "also with a real manager, and compare: `crio`"},
+			&cli.StringFlag{Name: "crio", Value: ".work/crio", Usage: "with --under crio: CRI-O and crictl are in `DIR` (make crio)"},
 			&cli.StringFlag{Name: "evidence", Value: "gracelab-evidence", Usage: "write timelines to `DIR`"},
 			&cli.IntFlag{Name: "parallel", Value: 6, Usage: "stage so many at a time"},
 			&cli.StringFlag{Name: "host-image", Value: ".work/host", Usage: "keep the disk of the host that is powered off in `DIR`"},
@@ -70,6 +72,16 @@ reproduced did harm on our stack (1), or it did not work (2).`,
 				fmt.Printf("The containers' files are in %s\n", dir)
 			} else {
 				defer os.RemoveAll(dir)
+			}
+			if under := cmd.String("under"); under != "" {
+				if under != "crio" {
+					return fmt.Errorf("--under %s: only crio can be run", under)
+				}
+				u, err := newUnderCRIO(cmd.String("crio"), dir, cmd.String("evidence"), os.Stdout)
+				if err != nil {
+					return err
+				}
+				return u.run(underJobs(scenarios, cmd.String("runtime")), int(cmd.Int("parallel")))
 			}
 			r := reproduction{dir: dir, evidence: cmd.String("evidence"), out: os.Stdout}
 			beside, alone := parts(jobs)

@@ -74,6 +74,9 @@ func (n *Node) crioConf(runtime string) string {
 			env = append(env, fmt.Sprintf("%q", name+"="+value))
 		}
 	}
+	for _, variable := range n.Stack.Env {
+		env = append(env, fmt.Sprintf("%q", variable))
+	}
 	dir := n.Dir
 	return fmt.Sprintf(`[crio]
 root = "%[1]s/root"

@@ -103,6 +103,19 @@ func (n *Node) Crictl(ctx context.Context, args ...string) *exec.Cmd {
 // own.
 func (n *Node) Path(path string) string { return n.place.path(path) }
 
+// Namespace is the node's mount namespace, to be entered.
+func (n *Node) Namespace() string { return "/proc/" + n.place.pid + "/ns/mnt" }
+
+// Called is the runtime as CRI-O calls it, and Root the directory of its state.
+func (n *Node) Called() string {
+	if n.Stack.Ours() {
+		return n.Stack.Shim
+	}
+	return filepath.Join(n.Dir, "bin", filepath.Base(n.Stack.Runtime))
+}
+
+func (n *Node) Root() string { return filepath.Join(n.Dir, "state") }
+
 // StartCRIO starts CRI-O, and waits until it answers.
 func (n *Node) StartCRIO() error {
 	n.mu.Lock()
@@ -113,7 +126,7 @@ func (n *Node) StartCRIO() error {
 	}
 	defer log.Close()
 	cmd := n.Command(context.Background(), n.Programs.Dir+"/crio", "--config", n.Dir+"/crio.conf", "--config-dir", n.Dir+"/none")
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Env = log, log, append(os.Environ(), n.Stack.Env...)
 	// Ctrl-C is for whoever called us: the node is taken down in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

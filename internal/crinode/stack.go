@@ -13,11 +13,12 @@ import (
 // Stack is what CRI-O is told to run containers by.
 type Stack struct {
 	Name    string
-	Monitor string // conmon or gracemon, a path
-	Runtime string // the OCI runtime that does the work, a path
-	Shim    string // gracerun, which is in front of it; "" for none
-	Policy  string // of ours, as /etc/gracerun/config.toml has it; "": the default
-	Missing string // why there are no containers of this stack here, "" if there are
+	Monitor string   // conmon or gracemon, a path
+	Runtime string   // the OCI runtime that does the work, a path
+	Shim    string   // gracerun, which is in front of it; "" for none
+	Policy  string   // of ours, as /etc/gracerun/config.toml has it; "": the default
+	Env     []string // of monitor, runtime and CRI-O, in addition
+	Missing string   // why there are no containers of this stack here, "" if there are
 }
 
 // Ours reports whether the stack is gracemon and gracerun.

@@ -38,7 +38,7 @@ type Facts struct {
 	// Status is how init really ended, as the kernel says.
 	Status process.Status
 
-	Recorded   string        // the exit file; "" if there is none
+	Recorded   string        // what the monitor left of the exit; "" if nothing
 	RecordedAt time.Duration // if a step waited for it
 	TimedOut   bool          // CRI-O wrote so
 	GivenUp    time.Duration // when CRI-O took the stop for done; 0: not yet
@@ -120,7 +120,10 @@ func (p *play) gather(recording *recorder.Recorder) error {
 			return err
 		}
 	}
-	f.readRecord()
+	if f.Recorded == "" {
+		f.Recorded = p.crio.Recorded()
+	}
+	f.readLogged()
 	f.LogWhole = readLog(c.Log)
 	f.Said, f.Unsaid = readLines(filepath.Join(c.Data, "said")), readLines(filepath.Join(c.Data, "unsaid"))
 	f.Left, f.Frozen = c.Leftovers(), c.Frozen()
@@ -149,11 +152,13 @@ func (p *play) status() (process.Status, error) {
 	return status, errors.Join(waited, err)
 }
 
-func (f *Facts) readRecord() {
-	text, err := os.ReadFile(f.Container.Exit)
-	if err == nil {
-		f.Recorded = strings.TrimSpace(string(text))
-	}
+// readExit reads an exit file, "" if there is none.
+func readExit(path string) string {
+	text, _ := os.ReadFile(path)
+	return strings.TrimSpace(string(text))
+}
+
+func (f *Facts) readLogged() {
 	// A step that waited for the record has read the log at that instant.
 	if f.Logged == nil {
 		f.Logged = readLog(f.Container.Log)

@@ -2,6 +2,7 @@ package races
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -49,13 +50,41 @@ func (s *Scenario) Run(stack *testbed.Stack, dir, policy string) (f *Facts, err 
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), testbed.Patience+3*s.Grace)
 	defer cancel()
-	p := &play{Scenario: s, ctx: ctx, c: c, crio: testbed.NewCRIO(c), facts: &Facts{Container: c, Grace: s.Grace}}
-	p.ownStop = stack.Ours() && s.Ours.Stop == "gracerun"
+	return s.play(ctx, c, &played{c, testbed.NewCRIO(c)}, recording)
+}
+
+// A manager makes the container and stops it, as CRI-O does, or is CRI-O.
+type manager interface {
+	Create(ctx context.Context) error
+	Start(ctx context.Context) error
+	// Stop returns when the container has ended, or the manager was interrupted.
+	Stop(timeout time.Duration)
+	Interrupt()
+	// Abort ends what goes on because nobody looks any more.
+	Abort()
+	SaidTimedOut() bool
+	SawEnd() time.Duration
+	// Recorded is the exit status that the monitor has left, "" if there is none.
+	Recorded() string
+}
+
+// played is the manager that the testbed plays.
+type played struct {
+	*testbed.Container
+	*testbed.CRIO
+}
+
+func (p *played) Recorded() string { return readExit(p.Exit) }
+
+// play goes through the steps, and gives what became of the container.
+func (s *Scenario) play(ctx context.Context, c *testbed.Container, m manager, recording *recorder.Recorder) (*Facts, error) {
+	p := &play{Scenario: s, ctx: ctx, c: c, crio: m, facts: &Facts{Container: c, Grace: s.Grace}}
+	p.ownStop = c.Stack().Ours() && s.Ours.Stop == "gracerun"
 	defer p.wait.Wait()
 	defer p.cut()
 	for _, step := range s.Steps {
 		if err := deeds[step.Do](p, step); err != nil {
-			return nil, fmt.Errorf("%s on %s: step %q: %w", s.ID, stack.Name, strings.TrimSpace(step.Do+" "+step.What), err)
+			return nil, fmt.Errorf("%s on %s: step %q: %w", s.ID, c.Stack().Name, strings.TrimSpace(step.Do+" "+step.What), err)
 		}
 	}
 	return p.facts, p.gather(recording)
@@ -66,7 +95,7 @@ type play struct {
 	*Scenario
 	ctx     context.Context
 	c       *testbed.Container
-	crio    *testbed.CRIO
+	crio    manager
 	ownStop bool // `gracerun stop` owns it
 	facts   *Facts
 	wait    sync.WaitGroup // for what goes on besides the steps
@@ -122,7 +151,7 @@ func init() { // not a literal: the steps are read by what reads it
 	}
 }
 
-func (p *play) create(Step) error { return p.c.Create(p.ctx) }
+func (p *play) create(Step) error { return p.crio.Create(p.ctx) }
 
 // tryCreate creates in the background: that it can fail is part of the scene.
 func (p *play) tryCreate(Step) error {
@@ -130,7 +159,7 @@ func (p *play) tryCreate(Step) error {
 	p.created = make(chan error, 1)
 	p.wait.Go(func() {
 		defer cancel()
-		p.created <- p.c.Create(ctx)
+		p.created <- p.crio.Create(ctx)
 	})
 	return nil
 }
@@ -140,11 +169,11 @@ func (p *play) awaitMonitor(Step) error {
 	return testbed.Until(p.ctx, "the monitor has a pid", func() bool { return p.c.Monitor() > 0 })
 }
 
-func (p *play) start(Step) error { return p.c.Start(p.ctx) }
+func (p *play) start(Step) error { return p.crio.Start(p.ctx) }
 
 // tryStart starts where the start can fail as a part of the scene.
 func (p *play) tryStart(Step) error {
-	p.facts.StartError = p.c.Start(p.ctx)
+	p.facts.StartError = p.crio.Start(p.ctx)
 	p.facts.StartAsked = true
 	return nil
 }
@@ -168,10 +197,14 @@ func (p *play) awaitRecord(s Step) error {
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, limit)
 	defer cancel()
-	if p.c.AwaitExitFile(ctx) == nil {
+	recorded := testbed.Until(ctx, "the exit is recorded", func() bool {
+		p.facts.Recorded = p.crio.Recorded()
+		return p.facts.Recorded != ""
+	})
+	if recorded == nil {
 		p.facts.RecordedAt = testbed.Now()
 		p.facts.Logged = append([]string{}, readLog(p.c.Log)...)
-		p.c.Note(timeline.Monitor, timeline.Exit, "the exit file is there")
+		p.c.Note(timeline.Monitor, timeline.Exit, "the exit is recorded")
 	}
 	return nil
 }
@@ -334,11 +367,15 @@ func (p *play) lock(s Step) error {
 	if err != nil {
 		return err
 	}
-	p.crio.OpLock.Lock()
+	m, ok := p.crio.(*played)
+	if !ok {
+		return errors.New("nobody else can hold the lock of a real CRI-O")
+	}
+	m.OpLock.Lock()
 	p.c.Note(timeline.Caller, timeline.Note, "CRI-O: another operation holds the container's lock for %s", d)
 	p.wait.Go(func() {
 		time.Sleep(d)
-		p.crio.OpLock.Unlock()
+		m.OpLock.Unlock()
 	})
 	return nil
 }

@@ -65,7 +65,8 @@ type Container struct {
 	Exit string // its exit file
 
 	stack   *Stack
-	dir     string // everything of it
+	foreign *Foreign // of a container that a real CRI-O makes
+	dir     string   // everything of it
 	bundle  string
 	root    string // of the runtime's state
 	runtime string // as monitor and manager call it
@@ -445,7 +446,7 @@ func (c *Container) Remove() error {
 	defer cancel()
 	hung, _ := filepath.Glob(c.dir + "/hung.*")
 	for _, file := range hung {
-		endHung(file)
+		EndHung(file)
 	}
 	if c.monitor >= 0 {
 		_ = c.monitor.Send(signals.CONT) // a scene may have stopped it
@@ -488,8 +489,8 @@ func (c *Container) Remove() error {
 	return errors.Join(errs...)
 }
 
-// endHung kills a call that hangs by the trouble it is in.
-func endHung(file string) {
+// EndHung kills a call that hangs by the trouble it is in.
+func EndHung(file string) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return

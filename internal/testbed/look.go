@@ -31,6 +31,9 @@ func (c *Container) StateDir() string {
 	if err != nil {
 		return ""
 	}
+	if c.foreign != nil {
+		return filepath.Join(c.foreign.State, key, c.ID)
+	}
 	return filepath.Join(c.dir, "state", key, c.ID)
 }
 
@@ -38,7 +41,11 @@ func (c *Container) StateDir() string {
 // sees them.
 func (c *Container) cgroups() (dirs []string) {
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		found, _ := filepath.Glob(pattern + cgroupParent + "/" + c.ID)
+		pattern += cgroupParent + "/" + c.ID
+		if c.foreign != nil {
+			pattern = strings.TrimSuffix(pattern, cgroupParent+"/"+c.ID) + c.foreign.Cgroups + c.ID
+		}
+		found, _ := filepath.Glob(pattern)
 		dirs = append(dirs, found...)
 	}
 	return dirs
