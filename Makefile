@@ -18,7 +18,7 @@ GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath $(GO_TAGS) -l
 FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install packages test crio critest node-test conformance lint deps demo bench microbench soak clean
+.PHONY: build install packages check test crio critest node-test conformance lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=$(BIN)/%)
 
@@ -59,6 +59,13 @@ lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
+
+# The inner loop: what needs no container and no other program.
+NO_CONTAINER = $(GO) list ./... | grep -v -e '^gracerun.io/integration' -e '^gracerun.io/bench'
+check:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these files'; exit 1; }
+	$(GO) vet $$($(NO_CONTAINER))
+	$(GO) test -short $$($(NO_CONTAINER))
 
 # The exploration runs without the race detector, which would only slow a single
 # goroutine down, and says what it visited. The emulated machine of the host tests
