@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -414,4 +416,40 @@ func (l *lockedText) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// However a root is written it is one: nobody gets around the policy by a link, or by a
+// path with more of it.
+func TestOneRootHoweverItIsWritten(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		c := start(t, p, testbed.Options{Workload: deaf, Grace: time.Hour, Policy: "enforce"})
+		if got := call(t, c, gracerun(), "kill", c.ID, "TERM"); got != (result{}) {
+			t.Fatalf("kill TERM: %+v", got)
+		}
+		link := t.TempDir() + "/link"
+		if err := os.Symlink(c.Root(), link); err != nil {
+			t.Fatal(err)
+		}
+		for n, root := range []string{link, c.Root() + "/../" + filepath.Base(c.Root()) + "/."} {
+			ctx, cancel := context.WithCancel(patience(t))
+			kill := c.Command(ctx, gracerun(), "kill", c.ID, "KILL")
+			for i, arg := range kill.Args {
+				if arg == "--root" {
+					kill.Args[i+1] = root
+				}
+			}
+			if err := kill.Start(); err != nil {
+				t.Fatal(err)
+			}
+			awaitHeld(t, c, n+1)
+			cancel()
+			_ = kill.Wait()
+		}
+		if exited, err := c.Init.Exited(); exited || err != nil {
+			t.Errorf("init has exited, with all KILLs held: %t, %v", exited, err)
+		}
+		if got := call(t, c, gracerun(), "kill", "--force", c.ID, "KILL"); got != (result{}) {
+			t.Errorf("kill --force: %+v", got)
+		}
+	})
 }

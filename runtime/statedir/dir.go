@@ -31,7 +31,32 @@ type Dir struct {
 // "" if not given. The error is runtime.ErrInvalidID or runtime.ErrNotExist, or
 // an *Error if a directory on the way is not safe to use.
 func Open(root, id string) (*Dir, error) {
-	parent, path, err := openKey(root, id, false)
+	key, err := Key(root)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := openIn(key, id)
+	if err == runtime.ErrNotExist {
+		if old, isOld := openOld(root, key, id); isOld {
+			return old, nil
+		}
+	}
+	return dir, err
+}
+
+// openOld opens the state directory that version 0.8 has made, if it has one for that
+// root which is not found by the key.
+func openOld(root, key, id string) (dir *Dir, ok bool) {
+	old, err := oldKey(root)
+	if err != nil || old == key || len(old) > unix.NAME_MAX {
+		return nil, false
+	}
+	dir, err = openIn(old, id)
+	return dir, err == nil
+}
+
+func openIn(key, id string) (*Dir, error) {
+	parent, path, err := openKey(key, id, false)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +94,15 @@ func OpenPath(path string) (*Dir, error) {
 // Create makes the state directory of a container and those above it. Of
 // several that do so at once one gets it; the others get runtime.ErrExist.
 func Create(root, id string) (*Dir, error) {
-	parent, path, err := openKey(root, id, true)
+	key, err := Key(root)
+	if err != nil {
+		return nil, err
+	}
+	if old, isOld := openOld(root, key, id); isOld {
+		old.Close()
+		return nil, runtime.ErrExist
+	}
+	parent, path, err := openKey(key, id, true)
 	if err != nil {
 		return nil, err
 	}
@@ -99,15 +132,11 @@ func makeID(parent int, path, id string) (*Dir, error) {
 }
 
 // openKey opens BASE/KEY.
-func openKey(root, id string, create bool) (fd int, path string, err error) {
+func openKey(key, id string, create bool) (fd int, path string, err error) {
 	if err := ValidateID(id); err != nil {
 		return -1, "", err
 	}
 	base, err := Base()
-	if err != nil {
-		return -1, "", err
-	}
-	key, err := Key(root)
 	if err != nil {
 		return -1, "", err
 	}

@@ -65,56 +65,6 @@ func inInitialUserNamespace() bool {
 	return len(fields) == 3 && fields[0] == "0" && fields[1] == "0" && fields[2] == "4294967295"
 }
 
-// defaultKey stands for the runtime's own default root.
-const defaultKey = "default"
-
-// Key gives the name under which containers of that runtime root are kept: ids
-// are unique within a root only. root is the value of the runtime's --root, or
-// "" if it was not given; one that is not absolute is taken from the current
-// directory, as runc does. The name is the cleaned path as systemd escapes paths
-// (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
-func Key(root string) (string, error) {
-	if root == "" {
-		return defaultKey, nil
-	}
-	if root[0] != '/' {
-		wd, err := unix.Getwd()
-		if err != nil {
-			return "", &Error{Op: "find the current directory for the runtime root", Path: root, Err: err}
-		}
-		root = wd + "/" + root
-	}
-	key := escape(path.Clean(root))
-	if key == defaultKey {
-		// The path /default. Escaping a letter changes nothing for who reads
-		// the name back, and keeps it apart.
-		key = `\x64` + key[1:]
-	}
-	return key, nil
-}
-
-func escape(dir string) string {
-	dir = strings.Trim(dir, "/")
-	if dir == "" {
-		return "-"
-	}
-	const hex = "0123456789abcdef"
-	var name strings.Builder
-	for i := range len(dir) {
-		switch c := dir[i]; {
-		case c == '/':
-			name.WriteByte('-')
-		case plain(c) && c != '-' && c != '+' && !(c == '.' && i == 0), c == ':':
-			name.WriteByte(c)
-		default:
-			name.WriteString(`\x`)
-			name.WriteByte(hex[c>>4])
-			name.WriteByte(hex[c&15])
-		}
-	}
-	return name.String()
-}
-
 // ValidateID refuses what runc refuses as a container id (validateID in
 // libcontainer/factory_linux.go, 1.1.5 and 1.5.1): all but ASCII letters,
 // digits, "_", "+", "-" and ".", and the names "." and "..". The error is

@@ -60,9 +60,11 @@ func TestKey(t *testing.T) {
 	for root, want := range map[string]string{
 		"":               "default",
 		"/default":       `\x64efault`,
-		"/run/crun":      "run-crun",
-		"/run//crun/.":   "run-crun",
-		"/run/x/../crun": "run-crun",
+		"/run/crio":      "run-crio",
+		"/run//crio/.":   "run-crio",
+		"/run/x/../crio": "run-crio",
+		"/run/crun":      "default",
+		"/run/runc/":     "default",
 		"run-crun":       `tmp-run\x2dcrun`,
 		"/run-crun":      `run\x2dcrun`,
 		"/":              "-",
@@ -75,6 +77,86 @@ func TestKey(t *testing.T) {
 			t.Errorf("%q: got %q, %v, want %q", root, got, err, want)
 		}
 	}
+}
+
+// However a root is written it is one.
+func TestKeyOfOneRootHoweverItIsWritten(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_RUNTIME_DIR", dir+"/xdg")
+	for _, name := range []string{"there", "xdg/crun"} {
+		if err := os.MkdirAll(dir+"/"+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for link, to := range map[string]string{"link": "there", "loop": "loop", "xlink": "xdg"} {
+		if err := os.Symlink(to, dir+"/"+link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(root string) string {
+		t.Helper()
+		key, err := Key(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return key
+	}
+	for root, same := range map[string]string{
+		dir + "/link":         dir + "/there",
+		dir + "/link/to/come": dir + "/there/to/come",
+		dir + "/xlink/crun":   "",
+		dir + "/xdg/crun":     "",
+		"/var/run/x":          "/run/x",
+		"/var/run/crun":       "",
+	} {
+		if got, want := key(root), key(same); got != want {
+			t.Errorf("%q has the key %q, %q has %q", root, got, same, want)
+		}
+	}
+	if key(dir+"/loop") == key(dir+"/there") || key(dir+"/there/crun") == defaultKey {
+		t.Error("two roots have one key")
+	}
+	long := dir + "/" + strings.Repeat("б", 120)
+	if a, b := key(long+"1"), key(long+"2"); a == b || len(a) > longest {
+		t.Errorf("long roots have the keys %q and %q", a, b)
+	}
+}
+
+// What version 0.8 has made is found, and not made anew.
+func TestOpenOldKey(t *testing.T) {
+	base(t)
+	old, err := openKeyOf(t, `var-run-x`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range []string{"/var/run/x"} {
+		d, err := Open(root, "c")
+		if err != nil || d.Path() != old {
+			t.Fatalf("%s: %v, %v; want %s", root, d, err, old)
+		}
+		d.Close()
+		if _, err := Create(root, "c"); err != runtime.ErrExist {
+			t.Errorf("%s: %v, want %v", root, err, runtime.ErrExist)
+		}
+	}
+	d, err := Create("/var/run/x", "new")
+	if err != nil || strings.Contains(d.Path(), "var") {
+		t.Errorf("a new one is at %v, %v", d, err)
+	}
+}
+
+// openKeyOf makes the state directory of container c as an older version does.
+func openKeyOf(t *testing.T, key string) (string, error) {
+	t.Helper()
+	root, err := Base()
+	if err != nil {
+		return "", err
+	}
+	path := root + "/" + key + "/c"
+	return path, os.MkdirAll(path, 0o700)
 }
 
 // A key is one safe name, and tells the path it was made of.
@@ -90,10 +172,16 @@ func FuzzKey(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if key == "" || key == "." || key == ".." || key == defaultKey || strings.ContainsAny(key, "/\n\x00") {
+		if key == "" || key == "." || key == ".." || key == defaultKey && !isDefault(resolve(filepath.Clean(root))) || strings.ContainsAny(key, "/\n\x00") {
 			t.Fatalf("%q gives the unsafe name %q", root, key)
 		}
-		if got := pathOf(t, key); got != filepath.Clean(root) {
+		if len(key) > 255 {
+			t.Fatalf("%q gives a name of %d bytes", root, len(key))
+		}
+		if strings.Contains(key, "+") || key == defaultKey {
+			return // too long to tell it all
+		}
+		if got := pathOf(t, key); got != resolve(filepath.Clean(root)) {
 			t.Fatalf("%q is %q, which reads back as %q", root, key, got)
 		}
 	})
