@@ -23,6 +23,9 @@ func (c *call) delete() int {
 	if !ok || len(args) != 1 {
 		return c.become(c.argv)
 	}
+	if force {
+		c.faults = nil // nothing is to keep it from what is insisted on
+	}
 	dir, err := c.open(args[0])
 	if err == runtime.ErrNotExist {
 		return c.hand("runtime.delete", 0, c.argv[1:])

@@ -23,6 +23,9 @@ func (c *call) kill() int {
 	if !ok || len(args) < 1 || len(args) > 2 {
 		return c.become(c.argv)
 	}
+	if force {
+		c.faults = nil // nothing is to keep it from what is insisted on
+	}
 	id, text := args[0], "SIGTERM"
 	if len(args) == 2 && args[1] != "" {
 		text = args[1]
@@ -102,6 +105,9 @@ func (c *call) killByRuntime(id, sig string, all bool) int {
 		args = append(args, "--all")
 	}
 	number, _ := signals.ParseKill(sig)
+	if number == signals.KILL {
+		c.faults = nil // there is no grace period that it would break
+	}
 	return c.hand("runtime.kill", number, append(args, id, sig))
 }
 

@@ -5,6 +5,10 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gracerun.io/internal/testbed"
+	"gracerun.io/supervisor/control"
+	"gracerun.io/supervisor/lifecycle"
 )
 
 // configure gives the node of the container a configuration file.
@@ -87,4 +91,37 @@ func TestWrongSettingsFailTheCreate(t *testing.T) {
 			t.Errorf("the sync pipe says %s", message)
 		}
 	})
+}
+
+// With a fault plan in force, too, who insists gets the container's end: kill --force,
+// delete --force, and a SIGKILL outside of a grace period.
+func TestFaultPlanDoesNotKeepAContainerAlive(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	for _, request := range []string{"signal KILL force", "delete force", "signal KILL"} {
+		for _, stopped := range []bool{false, true} {
+			if stopped && request == "signal KILL" {
+				continue // that one is in a grace period
+			}
+			c := ours.container(t, deaf)
+			c.env = append(c.env, "GRACERUN_FAULTS=effect.deliver do=drop; effect.thaw do=hang; effect.kill-cgroup do=hang; effect.record-exit do=hang; effect.reply do=drop")
+			c.up()
+			if stopped {
+				conn := c.dial()
+				_, err := conn.Ask(control.Request{Verb: control.Stop, Grace: lifecycle.Millisecond}, 0) // no reply will come
+				if err != control.ErrTimeout {
+					t.Fatal(err)
+				}
+				c.must(testbed.Until(t.Context(), "SIGKILL was dropped", func() bool {
+					return strings.Contains(c.journal(), "delivered kill SIGKILL ok")
+				}))
+			}
+			reply := c.ask(request)
+			if reply != "delivered" && reply != "granted" && !strings.HasPrefix(reply, "ended") {
+				t.Errorf("%s: %s", request, reply)
+			}
+			c.expect("exit file after "+request, c.exitFile(), "137")
+			c.gone()
+		}
+	}
 }

@@ -43,6 +43,7 @@ type Container struct {
 	journal *journal.Writer // nil: without
 	memo    *recovery.Notes // for a successor; nil: there can be none
 	faults  *faults.Injector
+	hung    []func() // what a fault keeps from ever being done or answered
 
 	events      []lifecycle.Event // not told to the machine yet
 	settling    []lifecycle.Event // being told; the room of both is used again

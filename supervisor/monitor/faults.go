@@ -35,6 +35,20 @@ func (c *Container) findFaults() {
 	c.notes.warn("container " + c.o.ID + ": a FAULT PLAN is active: things will go wrong on purpose: " + text)
 }
 
+// liftFaults ends the plan, when somebody insists on the end of the container: by
+// force, or by a SIGKILL that breaks no grace period. What hangs goes on.
+func (c *Container) liftFaults() {
+	if c.faults == nil {
+		return
+	}
+	c.notes.warn("container " + c.o.ID + ": the FAULT PLAN is not followed any more: somebody insists on the container's end")
+	hung := c.hung
+	c.faults, c.hung = nil, nil
+	for _, goOn := range hung {
+		goOn()
+	}
+}
+
 // faulty does something that can fail, by way of the fault plan, and tells its
 // errno. Without a plan it is done, and done is told.
 func (c *Container) faulty(at faults.Point, sig signals.Signal, do func() int32, done func(errno int32)) {
@@ -55,6 +69,7 @@ func (c *Container) faulty(at faults.Point, sig signals.Signal, do func() int32,
 	case faults.Error:
 		done(int32(before.Errno))
 	case faults.Hang:
+		c.hung = append(c.hung, perform)
 	case faults.Duplicate:
 		do()
 		perform()
@@ -72,6 +87,7 @@ func (c *Container) faultyAfter(at faults.Point, sig signals.Signal, errno int32
 	case faults.Error:
 		done(int32(after.Errno))
 	case faults.Hang:
+		c.hung = append(c.hung, func() { done(errno) })
 	default:
 		strike(after.Do)
 		done(errno)

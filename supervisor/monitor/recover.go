@@ -66,12 +66,20 @@ func (c *Container) noteInit(id process.Identity) {
 	c.memo.SetStage(recovery.Made)
 }
 
+// mostCrashes is how many supervisors of a container a fault may kill that does not
+// say how many: there is to be one that can end it.
+const mostCrashes = 100
+
 // unspent leaves those faults out that have struck already: a plan that kills the
 // supervisor once must not kill each of its successors.
 func (c *Container) unspent(rules []faults.Rule) []faults.Rule {
 	var left []faults.Rule
 	for _, r := range rules {
-		if r.Do == faults.Crash && r.Count > 0 && c.memo.Generation() >= uint64(r.Count) {
+		limit := r.Count
+		if limit == 0 {
+			limit = mostCrashes
+		}
+		if r.Do == faults.Crash && c.memo.Generation() >= uint64(limit) {
 			continue
 		}
 		left = append(left, r)

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/signals"
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/control"
 	"gracerun.io/supervisor/lifecycle"
@@ -124,6 +125,9 @@ func (k *caller) Ready(uint32) {
 func (k *caller) take(r control.Request) {
 	c := k.s.c
 	k.verb = r.Verb
+	if r.Force || r.Verb == control.Signal && r.Signal == signals.KILL && c.machine.State() != lifecycle.Stopping {
+		c.liftFaults()
+	}
 	if r.Again && k.resume(r) {
 		return
 	}
