@@ -74,7 +74,7 @@ func TestResidentsHoldNothingOfTheirCallers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		first := pidOf(t, c)
+		first, before := pidOf(t, c), c.numbered(t)
 		heldBy(t, link, fmt.Sprintf("keeper %v: after the create", keeper), first, c.pid)
 		if keeper {
 			s.keeper(t) // it is there
@@ -85,7 +85,7 @@ func TestResidentsHoldNothingOfTheirCallers(t *testing.T) {
 		if _, err := c.gracerun("state", c.id); err != nil { // once there is a successor
 			t.Error(err)
 		}
-		if pidOf(t, c) == first {
+		if c.numbered(t) == before {
 			t.Error("it has no successor")
 		}
 		heldBy(t, link, fmt.Sprintf("keeper %v: after the supervisor's death", keeper), c.pid)

@@ -50,8 +50,8 @@ func TestCosts(t *testing.T) {
 
 	var gaps []time.Duration
 	for _, c := range all {
-		old := pidOf(t, c)
-		fd, err := process.Open(old)
+		old := c.numbered(t)
+		fd, err := process.Open(pidOf(t, c))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,7 +59,7 @@ func TestCosts(t *testing.T) {
 		if err := fd.Send(9); err != nil {
 			t.Fatal(err)
 		}
-		for pidOf(t, c) == old {
+		for c.numbered(t) == old {
 			time.Sleep(100 * time.Microsecond)
 			if testbed.Now()-begin > limit {
 				t.Fatal("nobody goes on")

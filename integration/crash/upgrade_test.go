@@ -138,6 +138,21 @@ func (c *container) supervisor(t *testing.T) (pid int, inode uint64) {
 	return pid, st.Ino
 }
 
+// numbered tells one writing of the monitor's number from another: a successor writes the
+// same.
+func (c *container) numbered(t *testing.T) (st struct {
+	inode uint64
+	at    unix.Timespec
+}) {
+	t.Helper()
+	var stat unix.Stat_t
+	if err := unix.Stat(c.dir+"/monitor-pid", &stat); err != nil {
+		t.Fatal(err)
+	}
+	st.inode, st.at = stat.Ino, stat.Mtim
+	return st
+}
+
 // attach gives what a client receives of stdout until the end.
 func (c *container) attach(t *testing.T) <-chan string {
 	t.Helper()
@@ -358,12 +373,9 @@ func TestStdin(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		before, _ := c.supervisor(t)
+		before := c.numbered(t)
 		c.killMonitor()
-		if err := until("another one goes on", func() bool {
-			now, err := os.ReadFile(c.dir + "/monitor-pid")
-			return err == nil && string(now) != strconv.Itoa(before)
-		}); err != nil {
+		if err := until("another one goes on", func() bool { return c.numbered(t) != before }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -41,6 +41,8 @@ func TestKeeper(t *testing.T) {
 	said.contain(t, "monitor in", "monitor-a.scope")
 	said.contain(t, "keeper in", "/run-", ".scope")
 	said.want(t, "keeper has", "no")
+	said.want(t, "number 1", "the same")
+	said.want(t, "number 2", "the same")
 	said.want(t, "keeper lives", "yes")
 	said.want(t, "stop", "code=7")
 	said.want(t, "exit file", "7")
