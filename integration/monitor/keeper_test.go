@@ -266,3 +266,58 @@ func TestSuccessorHasTheNumber(t *testing.T) {
 		c.expect("the log", strings.Join(c.lines(), ";"), "stdout F up;stdout F TERM")
 	})
 }
+
+// Who sleeps goes on as one who is awake when the state directory is removed.
+func TestStateDirectoryIsRemoved(t *testing.T) {
+	forOurs(t, func(t *testing.T, s *stack) {
+		for _, test := range []struct {
+			name, sleep string
+			remove      func(c *container) error
+		}{
+			{"awake", "off", func(c *container) error { return os.RemoveAll(c.dir + "/state/" + c.key()) }},
+			{"asleep", "20ms", func(c *container) error { return os.RemoveAll(c.dir + "/state/" + c.key()) }},
+			{"all of the base", "20ms", func(c *container) error { return os.RemoveAll(c.dir + "/state") }},
+			{"only the files", "20ms", func(c *container) error {
+				return exec.Command("/bin/sh", "-c", "rm -f "+c.dir+"/state/"+c.key()+"/"+c.id+"/*").Run()
+			}},
+			{"replaced", "20ms", func(c *container) error {
+				path := c.dir + "/state/" + c.key()
+				if err := os.Rename(path, path+"-away"); err != nil {
+					return err
+				}
+				return os.MkdirAll(path+"/"+c.id, 0o700)
+			}},
+		} {
+			t.Run(test.name, func(t *testing.T) {
+				c := s.container(t, quiet)
+				c.env = []string{"GRACEMON_SLEEP=" + test.sleep}
+				c.created(c.exitCommand()...)
+				c.call("start", c.id)
+				c.says("stdout F up")
+				if test.sleep != "off" {
+					c.asleep()
+				}
+				c.must(test.remove(c))
+				c.must(os.WriteFile(c.dir+"/more", nil, 0o644))
+				c.says("stdout F more")
+				c.must(unix.Kill(c.monitor, unix.SIGTERM))
+				c.expect("exit file", c.exitFile(), "5")
+				c.gone()
+				c.expect("the log", strings.Join(c.lines(), ";"), "stdout F up;stdout F more;stdout F TERM")
+				if c.exitCommandSaw() == "" {
+					t.Error("the exit command has not run")
+				}
+			})
+		}
+	})
+}
+
+// key is the directory of the state base that the container's is in.
+func (c *container) key() string {
+	c.t.Helper()
+	found, _ := filepath.Glob(c.dir + "/state/*/" + c.id)
+	if len(found) != 1 {
+		c.t.Fatalf("its state directory is one of %v", found)
+	}
+	return filepath.Base(filepath.Dir(found[0]))
+}

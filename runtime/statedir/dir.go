@@ -91,6 +91,17 @@ func OpenPath(path string) (*Dir, error) {
 	return dir, nil
 }
 
+// Removed gives a state directory that was removed from that path, or replaced there,
+// for who still has it open. The descriptor becomes its own. Nothing can be made in it.
+func Removed(fd int, path string) (*Dir, error) {
+	parent, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, &Error{"open state directory", path, err}
+	}
+	slash := strings.LastIndexByte(path, '/')
+	return &Dir{fd: fd, parent: parent, id: path[slash+1:], path: path}, nil
+}
+
 // Create makes the state directory of a container and those above it. Of
 // several that do so at once one gets it; the others get runtime.ErrExist.
 func Create(root, id string) (*Dir, error) {

@@ -67,6 +67,21 @@ func Resume(dir int) (*Writer, *lifecycle.Machine, error) {
 	return w, m, nil
 }
 
+// ResumeOpen is Resume with a descriptor of the journal, which becomes the writer's. It
+// need not be in the directory any more.
+func ResumeOpen(dir, fd int) (*Writer, *lifecycle.Machine, error) {
+	w := &Writer{dir: dir, fd: fd}
+	m, err := w.resume(Name)
+	if err != nil {
+		w.Close()
+		return nil, nil, err
+	}
+	return w, m, nil
+}
+
+// FD is the descriptor of the journal, valid until the next Step.
+func (w *Writer) FD() int { return w.fd }
+
 // resume reads the journal that the writer has open.
 func (w *Writer) resume(name string) (*lifecycle.Machine, error) {
 	text, size, err := readEnds(w.fd)
@@ -235,7 +250,7 @@ func (w *Writer) header(m *lifecycle.Machine, at lifecycle.Instant) []byte {
 // present one, if any, which becomes the old one.
 func (w *Writer) begin(text []byte) error {
 	temp := "." + w.name
-	fd, err := openat(w.dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC)
+	fd, err := openat(w.dir, temp, unix.O_RDWR|unix.O_CREAT|unix.O_TRUNC) // ResumeOpen reads it
 	if err != nil {
 		return &Error{"create", w.name, err}
 	}

@@ -403,11 +403,8 @@ func bitOf(b bool) int {
 // inherit makes the container as its supervisor left it. Without an error and a
 // container there is nothing to do.
 func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container, error) {
-	dir, err := statedir.OpenPath(path)
-	if err == runtime.ErrNotExist {
-		return nil, nil
-	}
-	if err != nil {
+	dir, left, err := h.openState(path)
+	if err != nil || dir == nil {
 		return nil, err
 	}
 	// Of several that come at once one goes on. The others wait here, and find it.
@@ -419,7 +416,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if listening < 0 && isAlive(dir) {
 		return nil, nil
 	}
-	origin, err := recovery.ReadOrigin(dir)
+	origin, err := left.readOrigin(dir)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // deleted while we waited
 	}
@@ -442,10 +439,10 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	if _, _, err := journal.Join(dir.FD()); err != nil {
 		n.warn("container " + o.ID + ": " + err.Error())
 	}
-	if c.journal, c.machine, err = journal.Resume(dir.FD()); err != nil {
+	if c.journal, c.machine, err = left.resume(dir.FD()); err != nil {
 		return nil, err
 	}
-	if c.memo, err = recovery.OpenNotes(dir.FD()); err != nil {
+	if c.memo, err = left.openNotes(dir.FD()); err != nil {
 		return nil, errors.New("read its notes: " + err.Error())
 	}
 	c.memo.SetBeside(false)
@@ -454,7 +451,7 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	c.noteSelf()
 	c.awake(same)
 	s.containers = append(s.containers, c)
-	if c.record, err = dir.ReadRecord(); err != nil {
+	if c.record, err = left.readRecord(dir); err != nil {
 		n.warn("container " + o.ID + ": " + err.Error())
 		_, _ = c.settings()
 	} else {
@@ -472,6 +469,9 @@ func inherit(path string, o *cmdline.Options, n *notes, h *heritage) (*Container
 	}
 	if !same {
 		c.writeMonitorPID()
+	}
+	if left != nil {
+		n.warn("container " + o.ID + ": its state directory " + path + " was removed: gracerun does not reach its supervisor, and nobody goes on if that dies")
 	}
 	c.goOn(h)
 	s.reap() // the program before may not have heard of all of them

@@ -169,7 +169,12 @@ func (c *Container) sleep() error {
 	defer unix.Close(signals)
 	// The loop's own set: what is not to be waited for at present is not in it.
 	epoll := c.s.loop.FD()
-	env, passed := c.passOn(nil, held{signalsName, signals}, held{epollName, epoll})
+	files, closeFiles, err := c.ownFiles()
+	if err != nil {
+		return err
+	}
+	defer closeFiles()
+	env, passed := c.passOn(nil, append(files, held{signalsName, signals}, held{epollName, epoll})...)
 	env = append(successorEnvironment(origin, c.dir.Path()), env...)
 	bed := slumber.Bed{Epoll: epoll, Signals: signals, Caught: c.s.signals.FD()}
 	c.memo.SetAsleep(loop.Now())
