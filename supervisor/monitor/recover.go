@@ -132,7 +132,8 @@ func each(where string, mayBeGone bool, do func(path string) error) (status int)
 	}
 	where = strings.TrimRight(where, "/")
 	found := stateDirs(where, 2)
-	if len(found) == 0 && !mayBeGone {
+	ended := unix.Access(where+"/"+statedir.RecordName, unix.F_OK) == nil // and has nobody to go on
+	if len(found) == 0 && !mayBeGone && !ended {
 		text := "no container of gracemon is in it"
 		if err := unix.Access(where, unix.F_OK); err != nil {
 			text = cmdline.Text(err)
