@@ -306,6 +306,7 @@ func (h *hold) obey(words []string, fds []int) {
 		h.letGo()
 	case words[0] == "await" && len(words) == 2 && h.dir == "":
 		h.await = unescape(words[1])
+		h.s.bury(h.await)
 		h.s.hangUp()
 	}
 	closeAll(fds)
@@ -383,6 +384,20 @@ waiting:
 			}
 		}
 		w.letGo()
+	}
+}
+
+// bury takes a supervisor for dead that was killed and cannot end, since the kernel
+// does not come back with what it has asked for: its connection stays until then.
+func (s *server) bury(dir string) {
+	for i := len(s.holds) - 1; i >= 0; i-- {
+		h := s.holds[i]
+		if h.dir != dir || h.conn < 0 || h.hungUp() {
+			continue
+		}
+		if dying, _, err := process.Dying(h.pid); err == nil && dying {
+			h.orphan()
+		}
 	}
 }
 

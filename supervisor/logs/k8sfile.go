@@ -1,12 +1,14 @@
 package logs
 
 import (
+	"errors"
 	"strconv"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/supervisor/aside"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
 )
@@ -25,6 +27,20 @@ type k8sFile struct {
 	rest       []byte // of records that were written in part; the intent is theirs
 	writesOnly bool   // a FIFO: see unread
 
+	// What may not come back from the kernel is done in calls of the line.
+	line      aside.Line
+	turn      func()  // of advance, made once
+	stream    *Stream // and what for
+	flush     bool
+	call      func() // write(2), made once
+	unwritten []byte // what it writes
+	wrote     int
+	errno     unix.Errno
+	look      func() // fstat(2), made once
+	looked    int
+	lookErr   error
+	reopens   bool // that was asked for while the line was busy
+
 	prefix  prefix
 	intent  spool.Intent
 	rotated bool // nothing was written since, so that a record of any size fits
@@ -36,19 +52,27 @@ type k8sFile struct {
 }
 
 func newK8sFile(l *Logs, path string) *k8sFile {
-	return &k8sFile{l: l, path: path, fd: -1, flow: congestion{l: l, waiting: -1}}
+	k := &k8sFile{l: l, path: path, fd: -1, flow: congestion{l: l, waiting: -1}}
+	k.line.Loop, k.line.Ended = l.options.Loop, k.cameBack
+	k.turn = func() { k.advanceNow(k.stream, k.flush) }
+	k.call, k.look = k.writeOnce, k.fstatOnce
+	return k
 }
 
 // open opens the file to append to it, as conmon does.
 func (k *k8sFile) open() error {
-	if err := k.mayCreate(); err != nil {
-		return err
-	}
-	open := func() (int, error) { return openLog(k.path, 0) }
-	if isFIFO(k.path) {
-		open = func() (int, error) { return openFIFO(k.path) }
-	}
-	fd, err := open()
+	fd := -1
+	var err error
+	k.line.Call(func() {
+		if err = k.mayCreate(); err != nil {
+			return
+		}
+		if isFIFO(k.path) {
+			fd, err = openFIFO(k.path)
+		} else {
+			fd, err = openLog(k.path, 0)
+		}
+	})
 	if err != nil {
 		return err
 	}
@@ -67,7 +91,7 @@ func openLog(path string, flags int) (int, error) {
 
 // use takes fd for the log from now on.
 func (k *k8sFile) use(fd int) error {
-	if err := unix.Fstat(fd, &k.stat); err != nil {
+	if err := k.fstat(fd); err != nil {
 		unix.Close(fd)
 		return err
 	}
@@ -84,16 +108,35 @@ func (k *k8sFile) use(fd int) error {
 func (k *k8sFile) close() {
 	if k.fd >= 0 {
 		k.flow.stop()
-		unix.Close(k.fd)
+		fd := k.fd
+		k.line.Call(func() { unix.Close(fd) }) // NFS writes what is left
 		k.fd = -1
 	}
 }
 
+// fstat looks at a file that a server may have.
+func (k *k8sFile) fstat(fd int) error {
+	k.looked = fd
+	k.line.Call(k.look)
+	return k.lookErr
+}
+
+func (k *k8sFile) fstatOnce() { k.lookErr = unix.Fstat(k.looked, &k.stat) }
+
 func (k *k8sFile) sync() {
-	if k.fd >= 0 {
-		if err := unix.Fsync(k.fd); err != nil && err != unix.EINVAL {
+	if k.fd < 0 || k.line.Busy() {
+		return
+	}
+	ended := k.line.Do(func() {
+		var err error
+		fd := k.fd
+		k.line.Call(func() { err = unix.Fsync(fd) })
+		if err != nil && err != unix.EINVAL {
 			k.l.options.Warn("Failed to sync log file before exit: " + explain(err))
 		}
+	})
+	if !ended {
+		k.hangs()
 	}
 }
 
@@ -108,7 +151,8 @@ func (k *k8sFile) settle() {
 	fd := k.fd
 	if fd >= 0 && (intent.Dev != k.dev || intent.Ino != k.ino) {
 		// Somebody has moved the file away since; it is the old one that counts.
-		if fd = openByInode(k.path, intent.Dev, intent.Ino); fd >= 0 {
+		k.line.Call(func() { fd = openByInode(k.path, intent.Dev, intent.Ino) })
+		if fd >= 0 {
 			defer unix.Close(fd)
 		} else {
 			k.l.cursor.Abort() // deleted: write it to the new one
@@ -116,13 +160,13 @@ func (k *k8sFile) settle() {
 			return
 		}
 	}
-	err := unix.Fstat(fd, &k.stat)
+	err := k.fstat(fd)
 	if err == nil {
 		switch intent.Resolve(k.stat.Size) {
 		case spool.Done:
 			k.l.cursor.Commit(k8sLog)
 		case spool.Torn:
-			if err = unix.Ftruncate(fd, intent.Before); err == nil {
+			if err = k.truncate(fd, intent.Before); err == nil {
 				k.l.cursor.Abort()
 			}
 		default:
@@ -137,8 +181,47 @@ func (k *k8sFile) settle() {
 
 // advance writes what the log has not had of the stream. flush says that no more
 // is there at present: a line without an end is written as it is.
+//
+// While a write does not come back the output stays in the spool, and the container
+// waits when that is full; after some seconds that is trouble as any other.
 func (k *k8sFile) advance(s *Stream, flush bool) {
-	for k.trouble.err == nil && !k.flow.isWaiting() {
+	if k.line.Busy() || k.trouble.err != nil || k.flow.isWaiting() {
+		return
+	}
+	k.stream, k.flush = s, flush
+	if !k.line.Do(k.turn) {
+		k.hangs()
+	}
+}
+
+// hangs takes note that the file does not answer.
+func (k *k8sFile) hangs() {
+	if k.flow.since == 0 {
+		k.flow.since = k.line.Since()
+	}
+	k.l.wake(k.flow.since.After(patience)) // then it is trouble
+}
+
+// cameBack goes on when the kernel has come back and all is done that was begun.
+func (k *k8sFile) cameBack() {
+	k.flow.moved()
+	if k.trouble.err == errHangs {
+		k.trouble.err = nil
+	}
+	if k.reopens {
+		k.reopens = false
+		k.reopen()
+	}
+	k.l.catchUp()
+}
+
+// errUndead: see spool.Cursor.Lock.
+var errUndead = errors.New("The supervisor before this one was killed, and the kernel still writes to it") //lint:ignore ST1005 likewise
+
+var errHangs = errors.New("Its file system does not answer") //lint:ignore ST1005 as the words of strerror(3)
+
+func (k *k8sFile) advanceNow(s *Stream, flush bool) {
+	for (k.trouble.err == nil || k.trouble.err == errHangs) && !k.flow.isWaiting() {
 		if len(k.rest) > 0 && !k.pushRest() {
 			return
 		}
@@ -203,7 +286,7 @@ func (k *k8sFile) write(s *Stream, pos int64, data []byte, flush bool) bool {
 
 // size is the size of the file, which is made again if somebody has deleted it.
 func (k *k8sFile) size() (int64, bool) {
-	err := unix.Fstat(k.fd, &k.stat)
+	err := k.fstat(k.fd)
 	if err == nil && k.stat.Nlink == 0 && k.regular {
 		err = k.open()
 	}
@@ -247,14 +330,15 @@ func (k *k8sFile) writeAll(rest []byte) error {
 		}
 	}
 	for len(rest) > 0 {
-		n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)))
-		if errno == unix.EINTR {
+		k.unwritten = rest
+		k.line.Call(k.call)
+		if k.errno == unix.EINTR {
 			continue
 		}
-		if errno != 0 {
-			return errno
+		if k.errno != 0 {
+			return k.errno
 		}
-		rest = rest[n:]
+		rest = rest[k.wrote:]
 	}
 	if fault != nil {
 		return fault(true)
@@ -262,7 +346,17 @@ func (k *k8sFile) writeAll(rest []byte) error {
 	return nil
 }
 
-func (k *k8sFile) takeBack(size int64) error { return unix.Ftruncate(k.fd, size) }
+func (k *k8sFile) writeOnce() {
+	n, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&k.unwritten[0])), uintptr(len(k.unwritten)))
+	k.wrote, k.errno = int(n), errno
+}
+
+func (k *k8sFile) takeBack(size int64) error { return k.truncate(k.fd, size) }
+
+func (k *k8sFile) truncate(fd int, size int64) (err error) {
+	k.line.Call(func() { err = unix.Ftruncate(fd, size) })
+	return err
+}
 
 // sayDropped writes into the log what is missing in it.
 func (k *k8sFile) sayDropped(s *Stream, pos int64) bool {
@@ -298,14 +392,30 @@ func (k *k8sFile) works() {
 
 // tryAgain is called when it is time to.
 func (k *k8sFile) tryAgain() {
-	k.trouble.err = nil
-	if k.fd < 0 {
-		if err := k.open(); err != nil {
-			k.failed(err)
-			return
-		}
+	if k.line.Busy() {
+		k.failed(errHangs)
+		return
 	}
-	if k.unsettled {
-		k.settle()
+	k.trouble.err = nil
+	if k.fd >= 0 && !k.unsettled {
+		return
+	}
+	if !k.l.cursor.Lock() {
+		k.failed(errUndead)
+		return
+	}
+	ended := k.line.Do(func() {
+		if k.fd < 0 {
+			if err := k.open(); err != nil {
+				k.failed(err)
+				return
+			}
+		}
+		if k.unsettled {
+			k.settle()
+		}
+	})
+	if !ended {
+		k.hangs()
 	}
 }

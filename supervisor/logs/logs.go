@@ -177,12 +177,9 @@ func Open(options Options) (*Logs, error) {
 		l.journal = newJournald(l)
 	}
 	successor := l.openCursor()
-	if l.k8s != nil {
-		if err := l.k8s.open(); err != nil && !successor {
+	if l.k8s != nil && !successor {
+		if err := l.k8s.open(); err != nil {
 			return nil, words("Failed to open log file", err)
-		} else if err != nil {
-			l.k8s.failed(err)
-			l.k8s.unsettled = true
 		}
 	}
 	if l.journal != nil {
@@ -243,7 +240,8 @@ func (l *Logs) resume() {
 		}
 	}
 	if l.k8s != nil {
-		l.k8s.settle()
+		l.k8s.unsettled = true
+		l.k8s.tryAgain()
 	} else {
 		l.cursor.Abort()
 	}
@@ -317,12 +315,9 @@ func (l *Logs) Reopen() {
 // Late brings all that was written to the journal, or a FIFO, lines without an end
 // too, and reports whether one has to be waited for that takes what is left as fast
 // as it can, or a journald that has gone a short while ago and may be on its way
-// back. It is for before Finish, as often as it gives true. A file takes all at
-// once, or cannot.
+// back, or a file system that is slow. It is for before Finish, as often as it gives
+// true.
 func (l *Logs) Late() bool {
-	if l.journal == nil && (l.k8s == nil || l.k8s.regular) {
-		return false
-	}
 	left := [spool.Logs]bool{}
 	for _, s := range l.streams {
 		if s == nil || s.fd < 0 {
@@ -339,11 +334,24 @@ func (l *Logs) Late() bool {
 		l.journal.hurry()
 		late = true
 	}
-	if l.k8s != nil && (left[k8sLog] || l.k8s.unread()) && l.k8s.flow.isSlow() {
+	if l.k8s != nil && !l.k8s.line.Busy() && (left[k8sLog] || l.k8s.unread()) && l.k8s.flow.isSlow() {
 		late = true
 	}
-	return late
+	return late || l.isSlow()
 }
+
+// isSlow reports whether a file has kept the exit waiting for a short while only.
+func (l *Logs) isSlow() bool {
+	return l.k8s != nil && l.k8s.line.Busy() && loop.Now() < l.k8s.line.Since().After(exitPatience)
+}
+
+// exitPatience is how long the exit waits for one write to a file, or for its content
+// to be on its disk.
+const exitPatience = 2 * lifecycle.Second
+
+// Synced reports whether the content of the log file is on its disk, as Sync wants
+// it, or nobody is to wait for that.
+func (l *Logs) Synced() bool { return !l.isSlow() }
 
 // Finish writes what is there of lines that have no end yet, since none will come.
 // The container has ended; nothing may be read from its streams afterwards. What a
@@ -362,6 +370,10 @@ func (l *Logs) Finish() {
 		s.rest() // the state directory may stay for long
 	}
 }
+
+// Hangs reports whether a call for a log file has not come back yet: then something
+// is to be waited for even if nothing is owed.
+func (l *Logs) Hangs() bool { return l.k8s != nil && l.k8s.line.Busy() }
 
 // Owed is how many bytes of output a log has not had yet.
 func (l *Logs) Owed() (bytes int64) {
@@ -386,7 +398,10 @@ func (l *Logs) Close() {
 	if l.options.Loop != nil {
 		l.options.Loop.Arm(&l.timer, lifecycle.Never)
 	}
-	if l.k8s != nil {
+	hangs := l.k8s != nil && l.k8s.line.Busy()
+	if hangs {
+		l.k8s.line.Abandon()
+	} else if l.k8s != nil {
 		l.k8s.close()
 	}
 	if l.journal != nil {
@@ -398,5 +413,7 @@ func (l *Logs) Close() {
 		}
 	}
 	l.cursor.Close()
-	l.buffers.free()
+	if !hangs {
+		l.buffers.free()
+	}
 }

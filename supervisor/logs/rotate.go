@@ -34,15 +34,24 @@ func (k *k8sFile) isOversize() bool { return k.oversize != 0 && loop.Now() < k.o
 // away stays in it (conmon drops it, but for --log-rotate): a successor that finds
 // the log moved has begun a new one before the reopen comes that was to begin it.
 func (k *k8sFile) reopen() {
-	if !k.l.options.Rotate && k.inPlace() {
-		k.announce()
+	if k.line.Busy() {
+		k.reopens = true
 		return
 	}
-	if err := k.replace(); err != nil {
-		k.l.options.Warn("Failed to reopen log file " + k.path + ": " + explain(err))
-		if !k.inPlace() {
-			k.failed(err) // what would be written to it, nobody would find
+	ended := k.line.Do(func() {
+		if !k.l.options.Rotate && k.inPlace() {
+			k.line.Call(k.announce)
+			return
 		}
+		if err := k.replace(); err != nil {
+			k.l.options.Warn("Failed to reopen log file " + k.path + ": " + explain(err))
+			if !k.inPlace() {
+				k.failed(err) // what would be written to it, nobody would find
+			}
+		}
+	})
+	if !ended {
+		k.hangs()
 	}
 }
 
@@ -71,7 +80,8 @@ func (k *k8sFile) inPlace() bool {
 	if k.fd < 0 {
 		return false
 	}
-	err := unix.Fstatat(unix.AT_FDCWD, k.path, &k.stat, 0)
+	var err error
+	k.line.Call(func() { err = unix.Fstatat(unix.AT_FDCWD, k.path, &k.stat, 0) })
 	return err == nil && k.stat.Ino == k.ino && k.stat.Dev == k.dev
 }
 
@@ -88,13 +98,18 @@ func (k *k8sFile) announce() {
 // drop puts an empty file in the place of the log, as conmon does without
 // --log-rotate: its content is gone, but for whoever has it open.
 func (k *k8sFile) drop() error {
-	temp := k.path + ".tmp"
-	fd, err := openLog(temp, unix.O_TRUNC)
+	fd := -1
+	var err error
+	k.line.Call(func() {
+		temp := k.path + ".tmp"
+		if fd, err = openLog(temp, unix.O_TRUNC); err != nil {
+			return
+		}
+		if err = unix.Rename(temp, k.path); err != nil {
+			unix.Close(fd)
+		}
+	})
 	if err != nil {
-		return err
-	}
-	if err := unix.Rename(temp, k.path); err != nil {
-		unix.Close(fd)
 		return err
 	}
 	return k.use(fd)
@@ -106,20 +121,31 @@ func (k *k8sFile) drop() error {
 // shift goes only up to the first number that is free, so that done again it
 // does not push one more file out.
 func (k *k8sFile) rotate() error {
-	dir, base, err := k.openParent()
+	fd := -1
+	var err error
+	k.line.Call(func() { fd, err = k.shiftFiles() })
 	if err != nil {
 		return err
 	}
+	return k.use(fd)
+}
+
+// shiftFiles gives the new file.
+func (k *k8sFile) shiftFiles() (int, error) {
+	dir, base, err := k.openParent()
+	if err != nil {
+		return -1, err
+	}
 	defer unix.Close(dir)
 	if err := unix.Fstatat(dir, base, &k.stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
+		return -1, err
 	}
 	if k.stat.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return errSymlink
+		return -1, errSymlink
 	}
 	lock := unix.Flock_t{Type: unix.F_WRLCK, Whence: unix.SEEK_SET}
 	if unix.FcntlFlock(uintptr(k.fd), unix.F_SETLK, &lock) != nil {
-		return errLocked
+		return -1, errLocked
 	}
 	temp := base + ".new"
 	unix.Unlinkat(dir, temp, 0) // of a predecessor that was killed
@@ -138,9 +164,9 @@ func (k *k8sFile) rotate() error {
 			unix.Close(fd)
 			unix.Unlinkat(dir, temp, 0)
 		}
-		return err
+		return -1, err
 	}
-	return k.use(fd)
+	return fd, nil
 }
 
 // shift makes room for PATH.1. The oldest beyond --log-max-files is overwritten.

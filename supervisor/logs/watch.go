@@ -71,6 +71,9 @@ func (l *Logs) Tick() {
 // tryAgain tries logs that were in trouble, and writes what they have not had.
 func (l *Logs) tryAgain(now lifecycle.Instant) {
 	tried := false
+	if k := l.k8s; k != nil && k.line.Busy() && k.trouble.err == nil && !k.flow.isSlow() {
+		k.failed(errHangs)
+	}
 	if l.k8s != nil && l.k8s.trouble.err != nil {
 		if now >= l.k8s.trouble.retry {
 			l.k8s.tryAgain()
@@ -126,7 +129,9 @@ func (l *Logs) touched(s *Stream, n int) {
 // rest gives back what a quiet container does not need.
 func (l *Logs) rest() {
 	l.quiet = 0
-	l.buffers.shrink()
+	if l.k8s == nil || !l.k8s.line.Busy() { // else the kernel may still read them
+		l.buffers.shrink()
+	}
 	for _, s := range l.streams {
 		if s == nil {
 			continue

@@ -18,7 +18,7 @@ import (
 // one. What can fail is answered with an event. Nothing here waits, and nothing
 // steps the machine, whose effects are valid until its next step.
 func (c *Container) perform(e lifecycle.Effect) {
-	if e.Kind == lifecycle.RecordExit && c.streams.late() {
+	if e.Kind == lifecycle.RecordExit && !c.outputIsReady() {
 		c.at(loop.Now().After(10*lifecycle.Millisecond), func() { c.perform(e) })
 		return
 	}

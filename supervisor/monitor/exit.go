@@ -99,7 +99,17 @@ func (c *Container) reasonOf(status lifecycle.Status, reason lifecycle.Reason) s
 	return reason.String()
 }
 
-// completeOutput completes the log, once.
+// outputIsReady reports whether the log is complete and on its disk, or nobody is to
+// wait for that any longer: then it is completed later. See lastWords.
+func (c *Container) outputIsReady() bool {
+	if c.streams.late() {
+		return false
+	}
+	c.completeOutput()
+	return !c.streams.late()
+}
+
+// completeOutput completes the log, as far as it can be, once.
 func (c *Container) completeOutput() {
 	if c.streams.logs != nil && !c.streams.completed {
 		c.streams.complete(c)

@@ -292,6 +292,11 @@ func isAlive(dir *statedir.Dir) bool {
 		if err != nil {
 			return err != control.ErrNoSupervisor
 		}
+		pid, _ := conn.Supervisor()
+		if dying, _, err := process.Dying(pid); err == nil && dying {
+			conn.Close()
+			return false // it may keep its socket open for long
+		}
 		_, err = conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, answerPatience)
 		conn.Close()
 		if err != control.ErrHungUp {

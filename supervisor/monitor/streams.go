@@ -22,7 +22,7 @@ type streams struct {
 	logs        *logs.Logs
 	out, err    *logs.Stream
 	ended       [2]bool           // out, err: nobody has it open any more
-	completed   bool              // all of it is in the log
+	completed   bool              // all of it is in the log, or on its way there
 	giveUp      lifecycle.Instant // waiting for a slow journald; 0: that has not begun
 	null        int
 }
@@ -197,7 +197,13 @@ const patienceWithJournal = 30 * lifecycle.Second
 
 // late reports whether the exit must wait until more is in the log.
 func (s *streams) late() bool {
-	if s.logs == nil || s.completed || !s.logs.Late() {
+	if s.logs == nil {
+		return false
+	}
+	if s.completed {
+		return !s.logs.Synced()
+	}
+	if !s.logs.Late() {
 		return false
 	}
 	now := loop.Now()
@@ -228,7 +234,7 @@ func (s *streams) complete(c *Container) {
 // close gives back what the log and the streams took, but for a log that is not
 // complete: see lastWords.
 func (s *streams) close(c *Container) {
-	if s.logs.Owed() > 0 {
+	if s.logs.Owed() > 0 || s.logs.Hangs() {
 		c.lastWords = s.logs
 	} else {
 		s.logs.Close()

@@ -90,7 +90,7 @@ func (k *caller) upgrade() {
 	case c.machine.State() == lifecycle.Creating, c.create.ended:
 		k.say(control.Reply{Answer: control.Refused, Text: "it is being created"})
 		return
-	case c.memo.OutputDone(), len(c.s.containers) != 1:
+	case c.memo.OutputDone(), c.lastWords != nil, len(c.s.containers) != 1:
 		k.say(control.Reply{Answer: control.Refused, Text: "it has ended"})
 		return
 	}

@@ -3,6 +3,7 @@ package spool
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -62,6 +63,7 @@ const (
 type Cursor struct {
 	w   *words
 	mem []byte // nil: a cursor in plain memory
+	fd  int    // of the file, as long as somebody else has it locked; else -1
 
 	// Step is for tests that kill the process at every point: it is called before
 	// and after each store.
@@ -115,7 +117,7 @@ func (i Intent) Resolve(size int64) Outcome {
 }
 
 // NewCursor makes a cursor in memory, for output that nobody is to go on with.
-func NewCursor() *Cursor { return &Cursor{w: &words{magic: magic}} }
+func NewCursor() *Cursor { return &Cursor{w: &words{magic: magic}, fd: -1} }
 
 // OpenCursor opens the cursor of a state directory, or makes it. The error is
 // ErrCursor if there is one that makes no sense, or a unix.Errno.
@@ -124,7 +126,14 @@ func OpenCursor(dir int) (*Cursor, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	c, err := useCursor(fd)
+	if err != nil || c.lockSoon() {
+		unix.Close(fd)
+	}
+	return c, err
+}
+
+func useCursor(fd int) (*Cursor, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, err
@@ -141,7 +150,7 @@ func OpenCursor(dir int) (*Cursor, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cursor{w: (*words)(unsafe.Pointer(&mem[0])), mem: mem}
+	c := &Cursor{w: (*words)(unsafe.Pointer(&mem[0])), mem: mem, fd: fd}
 	if c.w.magic == 0 {
 		atomic.StoreUint64(&c.w.magic, magic)
 	}
@@ -150,6 +159,43 @@ func OpenCursor(dir int) (*Cursor, error) {
 		return nil, ErrCursor
 	}
 	return c, nil
+}
+
+// A cursor is locked by the process that has it mapped: the kernel gives the lock
+// back when the last thread of that is gone (flock(2), of the open file that the
+// mapping keeps). Until then a write to a log may be under way in it, though it was
+// killed: in a file system that does not answer. It has done nothing else since.
+
+// lockSoon locks the cursor. One who was killed needs a moment to go.
+func (c *Cursor) lockSoon() bool {
+	const pause = 2 * time.Millisecond
+	for range 50 {
+		if c.lock() {
+			return true
+		}
+		time.Sleep(pause)
+	}
+	return false
+}
+
+func (c *Cursor) lock() bool {
+	if c.fd >= 0 && unix.Flock(c.fd, unix.LOCK_EX|unix.LOCK_NB) == unix.EWOULDBLOCK {
+		return false
+	}
+	c.fd = -1
+	return true
+}
+
+// Lock reports whether no other process can be writing to a log any more.
+func (c *Cursor) Lock() bool {
+	fd := c.fd
+	if !c.lock() {
+		return false
+	}
+	if fd >= 0 {
+		unix.Close(fd)
+	}
+	return true
 }
 
 // Reset forgets everything: the spools are taken from their beginning.
@@ -187,6 +233,10 @@ func (c *Cursor) Close() {
 	if c.mem != nil {
 		unix.Munmap(c.mem)
 		c.mem = nil
+	}
+	if c.fd >= 0 {
+		unix.Close(c.fd)
+		c.fd = -1
 	}
 	c.w = nil
 }
