@@ -239,7 +239,8 @@ func (r *round) run(s *stack) {
 	end()
 	killer.Wait()
 	if !r.keeper {
-		if err := r.recover(r.stateDir()); err != nil { // the last one may be dead
+		// The last one may be dead. Where nothing is left to go on with, that is an error.
+		if err := r.recover(r.stateDir()); err != nil && exists(r.stateDir()+"/"+recovery.OriginName) {
 			r.fail("%v", err)
 		}
 	}
