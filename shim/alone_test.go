@@ -187,7 +187,7 @@ func TestNoRoomForLocks(t *testing.T) {
 	if err != nil || reply.Answer != control.Ended || reply.Exit != lifecycle.Signaled(signals.TERM) {
 		t.Errorf("stop: %+v, %v", reply, err)
 	}
-	lock, err := parsed("delete c").beginDelete(reopen(t, "c"), "c")
+	lock, err := parsed("delete c").beginDelete(reopen(t, "c"), "c", false)
 	if err != nil || lock != -1 {
 		t.Errorf("delete: %d, %v", lock, err)
 	}

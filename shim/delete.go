@@ -37,7 +37,7 @@ func (c *call) delete() int {
 	if err == nil {
 		c.belongsTo(container)
 	}
-	_, err = c.ask(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace, By: c.caller()})
+	err = c.askForDelete(dir, force)
 	var b *beside
 	if errors.As(err, &b) {
 		c.warn("delete container " + args[0] + ": " + b.Error() + ": it is deleted without it")
@@ -48,7 +48,7 @@ func (c *call) delete() int {
 	}
 	switch {
 	case err == control.ErrNoSupervisor:
-		lock, err := c.beginDelete(dir, args[0])
+		lock, err := c.beginDelete(dir, args[0], force)
 		if err == errDeleted {
 			dir.Close()
 			return c.delete() // another one was faster
@@ -72,10 +72,34 @@ func (c *call) delete() int {
 	return status
 }
 
+// askForDelete asks the supervisor for leave to delete. A start that is under way has
+// to end before: for the runtime the container might be a created one still, which is
+// deleted as a stopped one is.
+func (c *call) askForDelete(dir *statedir.Dir, force bool) error {
+	for deadline := time.Now().Add(patience); ; time.Sleep(pause) {
+		reply, conn, err := c.askAndStay(dir, control.Request{Verb: control.Delete, Force: force, Grace: control.OwnGrace, By: c.caller()})
+		if err != nil {
+			return err
+		}
+		starting := false
+		if reply.Answer == control.Refused {
+			state, err := currentState(conn)
+			starting = err == nil && state.Status == "created"
+		}
+		conn.Close()
+		switch {
+		case !starting:
+			return nil
+		case time.Now().After(deadline):
+			return hasNotEnded("its start")
+		}
+	}
+}
+
 // beginDelete takes the lock under which there is one delete at a time, after any
-// create. Hooks of either may call gracerun: nobody is waited for without end. It is
-// -1 where there cannot be one.
-func (c *call) beginDelete(dir *statedir.Dir, id string) (lock int, err error) {
+// create, and after any start unless it is forced (see askForDelete). Hooks of all of them may
+// call gracerun: nobody is waited for without end. It is -1 where there cannot be one.
+func (c *call) beginDelete(dir *statedir.Dir, id string, force bool) (lock int, err error) {
 	lock, err = lockFile(dir, deleteLock, patience)
 	switch err {
 	case nil:
@@ -88,13 +112,26 @@ func (c *call) beginDelete(dir *statedir.Dir, id string) (lock int, err error) {
 	}
 	if err = lockWithin(dir.FD(), patience); err == nil {
 		journal.Unlock(dir.FD())
-		return lock, nil
+		if err = c.awaitStart(dir, force); err == nil {
+			return lock, nil
+		}
 	}
 	closeLock(lock)
 	if err == errBusy {
 		err = hasNotEnded("its create")
 	}
 	return -1, err
+}
+
+// awaitStart waits for the end of a start that is under way. One that comes later finds
+// the delete.
+func (c *call) awaitStart(dir *statedir.Dir, force bool) error {
+	for deadline := time.Now().Add(patience); !force && isLocked(dir, startLock); time.Sleep(pause) {
+		if time.Now().After(deadline) {
+			return hasNotEnded("its start")
+		}
+	}
+	return nil
 }
 
 // hasNotEnded says why nobody waits any longer.

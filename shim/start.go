@@ -141,6 +141,10 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		return c.runStart(nil)
 	}
 	defer unix.Close(lock)
+	if isLocked(dir, deleteLock) {
+		a.exit()
+		return c.fail(errors.New("start container " + id + ": it is being deleted"))
+	}
 	a.step(lifecycle.Event{Kind: lifecycle.StartRequest, Request: a.self, By: c.caller()})
 	granted := a.answer != nil && a.answer.Outcome == lifecycle.Granted
 	stopping := a.machine.StopSignal() != 0 || a.machine.State() == lifecycle.Killing

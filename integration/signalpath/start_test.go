@@ -146,3 +146,35 @@ func TestSignalAfterADeadStart(t *testing.T) {
 		}
 	})
 }
+
+// A delete that is not forced, while a start is under way, waits for its end: to the
+// runtime the container may seem to be a created one still, which it would kill.
+func TestDeleteDuringStart(t *testing.T) {
+	each(t, true, func(t *testing.T, p pairing) {
+		if !strings.Contains(p.name, "gracerun over") {
+			t.Skip("without gracerun no start is asked for")
+		}
+		c := create(t, p, testbed.Options{
+			Workload: orderly, Grace: time.Minute,
+			Trouble: &testbed.Trouble{Command: "start", Do: "delay", For: time.Second},
+		})
+		ctx := patience(t)
+		started := make(chan error, 1)
+		go func() { started <- c.Start(ctx) }()
+		err := testbed.Until(ctx, "the start is under way", func() bool {
+			return strings.Contains(call(t, c, gracerun(), "trace", c.ID).stdout, "granted")
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := call(t, c, gracerun(), "delete", c.ID); got.code == 0 {
+			t.Errorf("it is deleted: %+v", got)
+		}
+		if err := <-started; err != nil {
+			t.Errorf("start: %v", err)
+		}
+		if got := call(t, c, gracerun(), "stop", c.ID); got.code != 7 {
+			t.Errorf("stop: %+v", got)
+		}
+	})
+}

@@ -172,7 +172,7 @@ func (c *Container) keepState(keep bool) {
 func (k *caller) delete(r control.Request) {
 	c := k.s.c
 	c.lookForStart()
-	started := c.hasStarted()
+	started := c.hasStarted() || c.machine.Starting() != 0
 	switch state := c.machine.State(); {
 	case state == lifecycle.Failed:
 		k.say(control.Reply{Answer: control.NotFound})
