@@ -18,6 +18,7 @@ import (
 	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/recovery"
 )
 
 // alone steps the machine of a container that no gracemon watches over: one that
@@ -34,9 +35,10 @@ type alone struct {
 	call      *call
 	dir       *statedir.Dir
 	container *oci.Container
-	pidfd     process.Pidfd // -1 once init is known to be gone
-	orphaned  bool          // it has a gracemon, or had one, which records the exit
-	beside    *beside       // it does not answer; nil: there is none
+	pidfd     process.Pidfd     // -1 once init is known to be gone
+	orphaned  bool              // it has a gracemon, or had one, which records the exit
+	record    lifecycle.Instant // until when that is waited for; 0: it is not
+	beside    *beside           // it does not answer; nil: there is none
 
 	locked  bool
 	journal *journal.Writer
@@ -524,6 +526,9 @@ func (a *alone) wait() error {
 			if a.quiet != 0 {
 				due = min(due, a.quiet)
 			}
+			if a.record != 0 {
+				due = min(due, a.record)
+			}
 			if now() >= a.limit {
 				return errors.New("it was not delivered for " + patience.String() + ": it waits for a start that does not end, or for a thaw")
 			}
@@ -559,7 +564,7 @@ func (a *alone) wait() error {
 // sleep waits for init's end, a change in the directory, or the instant.
 func (a *alone) sleep(watch int, due lifecycle.Instant) error {
 	fds := []unix.PollFd{{Fd: int32(watch), Events: unix.POLLIN}, {Fd: int32(a.pidfd), Events: unix.POLLIN}}
-	if a.isOverOrExited() {
+	if a.isOverOrExited() || a.record != 0 {
 		// Its end has been seen, and would be seen for ever. Who was to tell of it
 		// may die before.
 		fds = fds[:1]
@@ -588,7 +593,9 @@ func (a *alone) isOverOrExited() bool {
 // machine, and answers what nobody else will.
 func (a *alone) lookForAnswer() {
 	if a.orphaned && a.hasExited() {
-		a.answer = a.ended()
+		if e := a.ended(); e.Status.Kind != lifecycle.StatusUnknown || !a.awaitsRecord() {
+			a.answer = e
+		}
 		return
 	}
 	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
@@ -612,6 +619,18 @@ func (a *alone) lookForAnswer() {
 			}
 		}
 	}
+}
+
+// awaitsRecord tells whether the container's supervisor, or a successor, is to say how
+// it ended: one that is stuck just now may be the only one who can know.
+func (a *alone) awaitsRecord() bool {
+	if !recovery.Exists(a.dir.FD()) {
+		return false
+	}
+	if a.record == 0 {
+		a.record = now().After(lifecycle.Duration(patience))
+	}
+	return now() < a.record
 }
 
 // ended is the answer to one who waited for the end, when the machine gives none

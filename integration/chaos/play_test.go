@@ -176,33 +176,41 @@ func (p *play) step(st step) {
 	c := p.containers[st.Who]
 	switch st.Do {
 	case askState:
-		p.call(c, st, 0, "state", c.id)
+		p.call(c, st, undisturbed, "state", c.id)
 	case user:
-		p.call(c, st, 0, "kill", c.id, "USR1")
+		p.call(c, st, undisturbed, "kill", c.id, "USR1")
 	case userCut:
-		p.call(c, st, span+time.Millisecond, "kill", c.id, "USR1")
+		p.call(c, st, disturbance{after: span + time.Millisecond, sig: unix.SIGKILL}, "kill", c.id, "USR1")
+	case userHeld:
+		p.call(c, st, disturbance{after: 3 * time.Millisecond, sig: unix.SIGSTOP, hold: span}, "kill", c.id, "USR1")
 	case execute:
-		p.call(c, st, 0, "exec", c.id, "/inmate", "say", "hello from within")
+		p.call(c, st, undisturbed, "exec", c.id, "/inmate", "say", "hello from within")
 	case pause:
-		p.call(c, st, 0, "pause", c.id)
+		p.call(c, st, undisturbed, "pause", c.id)
 		time.Sleep(span)
-		p.call(c, step{st.At, st.Who, "resume", 0}, 0, "resume", c.id)
+		p.call(c, step{st.At, st.Who, "resume", 0}, undisturbed, "resume", c.id)
 	case start, startAgain:
-		p.call(c, st, 0, "start", c.id)
+		p.call(c, st, undisturbed, "start", c.id)
+	case startHeld:
+		p.call(c, st, disturbance{after: 8 * time.Millisecond, sig: unix.SIGSTOP, hold: span}, "start", c.id)
 	case createAgain:
-		p.call(c, st, 0, "create", "--bundle", c.dir+"/bundle", c.id)
+		p.call(c, st, undisturbed, "create", "--bundle", c.dir+"/bundle", c.id)
 	case upgrade:
-		p.run1(c, st, 0, c.command("gracemon", "--upgrade", c.stateDir()))
+		p.watched(c, st, undisturbed, c.command("gracemon", "--upgrade", c.stateDir()))
 	case stop:
-		p.call(c, st, 0, "stop", "--timeout", fmt.Sprint(span), c.id)
+		p.call(c, st, undisturbed, "stop", "--timeout", fmt.Sprint(span), c.id)
 	case stopCut:
-		p.call(c, st, min(span/2, 200*time.Millisecond), "stop", "--timeout", fmt.Sprint(span), c.id)
+		p.call(c, st, disturbance{after: min(span/2, 200*time.Millisecond), sig: unix.SIGKILL}, "stop", "--timeout", fmt.Sprint(span), c.id)
+	case stopTerm:
+		p.call(c, st, disturbance{after: min(span/2, 200*time.Millisecond), sig: unix.SIGTERM}, "stop", "--timeout", fmt.Sprint(span), c.id)
+	case stopHeld:
+		p.call(c, st, disturbance{after: 20 * time.Millisecond, sig: unix.SIGSTOP, hold: held}, "stop", "--timeout", fmt.Sprint(span), c.id)
 	case term:
-		p.call(c, st, 0, "kill", c.id, "TERM")
+		p.call(c, st, undisturbed, "kill", c.id, "TERM")
 	case kill:
-		p.call(c, st, 0, "kill", c.id, "KILL")
+		p.call(c, st, undisturbed, "kill", c.id, "KILL")
 	case force:
-		p.call(c, st, 0, "delete", "--force", c.id)
+		p.call(c, st, undisturbed, "delete", "--force", c.id)
 	case killMonitor, stopMonitor, termMonitor:
 		p.signalMonitor(c, a, span)
 	case reopen:
@@ -228,22 +236,47 @@ func (p *play) note(a *act) {
 	}
 }
 
-// call calls gracerun; the caller is killed after a time that is not 0.
-func (p *play) call(c *container, st step, after time.Duration, args ...string) *act {
-	return p.run1(c, st, after, c.command("gracerun", append([]string{"--root", c.root()}, args...)...))
+// disturbance is what happens to a caller: a signal, a while after it was started.
+type disturbance struct {
+	after time.Duration
+	sig   unix.Signal
+	hold  time.Duration // after SIGSTOP, until SIGCONT
 }
 
-func (p *play) run1(c *container, st step, after time.Duration, cmd *exec.Cmd) *act {
+// undisturbed callers are killed if they do not end.
+var undisturbed = disturbance{after: hung, sig: unix.SIGKILL}
+
+// held is how long a stop's caller is stopped.
+const held = 500 * time.Millisecond
+
+// call calls gracerun.
+func (p *play) call(c *container, st step, d disturbance, args ...string) *act {
+	return p.watched(c, st, d, c.command("gracerun", append([]string{"--root", c.root()}, args...)...))
+}
+
+func (p *play) watched(c *container, st step, d disturbance, cmd *exec.Cmd) *act {
 	a := &act{step: st, begin: testbed.Now()}
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if a.err = cmd.Start(); a.err == nil {
-		if after == 0 {
-			after = hung
-		}
-		timer := time.AfterFunc(after, func() { a.cut = true; _ = cmd.Process.Kill() })
+		ended := make(chan struct{})
+		var beside sync.WaitGroup
+		beside.Go(func() {
+			select {
+			case <-time.After(d.after):
+				_ = cmd.Process.Signal(d.sig)
+				if d.sig == unix.SIGSTOP {
+					time.Sleep(d.hold)
+					_ = cmd.Process.Signal(unix.SIGCONT)
+				} else {
+					a.cut = true
+				}
+			case <-ended:
+			}
+		})
 		a.err = cmd.Wait()
-		timer.Stop()
+		close(ended)
+		beside.Wait()
 	}
 	a.end, a.out, a.said = testbed.Now(), strings.TrimSpace(out.String()), strings.TrimSpace(said.String())
 	p.note(a)
@@ -355,7 +388,7 @@ func (p *play) conclude(i int) {
 	}
 	f.log = c.readLog()
 	f.story = readText(c.state.seenAt(c.stateDir()) + "/journal")
-	f.deleted = p.call(c, step{Who: i, Do: "delete"}, 0, "delete", c.id)
+	f.deleted = p.call(c, step{Who: i, Do: "delete"}, undisturbed, "delete", c.id)
 	f.commands = c.commands()
 	for _, path := range append(c.cgroups(), c.state.seenAt(c.stateDir())) {
 		if exists(path) {

@@ -53,6 +53,7 @@ const (
 	askState    deed = "state"
 	user        deed = "usr1"           // gracerun kill ID USR1
 	userCut     deed = "usr1-cut"       // likewise, the caller is killed (after)
+	userHeld    deed = "usr1-held"      // likewise, the caller is stopped (SIGSTOP, for)
 	execute     deed = "exec"           // gracerun exec ID
 	pause       deed = "pause"          // and resume (after)
 	attach      deed = "attach"         // a client reads (for)
@@ -65,6 +66,9 @@ const (
 	upgrade     deed = "upgrade"        // gracemon --upgrade
 	stop        deed = "stop"           // gracerun stop --timeout (time)
 	stopCut     deed = "stop-cut"       // likewise, the caller is killed after half of it
+	stopTerm    deed = "stop-term"      // likewise, the caller gets SIGTERM
+	stopHeld    deed = "stop-held"      // likewise, the caller is stopped for half a second
+	startHeld   deed = "start-held"     // gracerun start, the caller is stopped (for)
 	term        deed = "term"           // gracerun kill ID TERM
 	termMonitor deed = "monitor-term"   // systemd stops its scope
 	kill        deed = "kill"           // gracerun kill ID KILL
@@ -80,6 +84,9 @@ const (
 	start       deed = "start" // gracerun start, of the schedule itself
 )
 
+// isStop: it is a gracerun stop, whose time is the grace.
+func (d deed) isStop() bool { return d == stop || d == stopCut || d == stopTerm || d == stopHeld }
+
 // choice is a deed with its weight.
 type choice struct {
 	deed
@@ -89,17 +96,17 @@ type choice struct {
 // before and while it is started, while the containers run, and when they are to end.
 var (
 	early = []choice{
-		{askState, 4, 0, 0}, {startAgain, 2, 0, 0}, {killMonitor, 4, 0, 0}, {stopMonitor, 2, 20, 200}, {upgrade, 2, 0, 0},
+		{askState, 4, 0, 0}, {startAgain, 2, 0, 0}, {startHeld, 2, 50, 500}, {killMonitor, 4, 0, 0}, {stopMonitor, 2, 20, 200}, {upgrade, 2, 0, 0},
 		{stop, 2, 300, 1500}, {termMonitor, 1, 0, 0}, {term, 1, 0, 0}, {force, 1, 0, 0}, {createAgain, 1, 0, 0},
 	}
 	whileRunning = []choice{
-		{askState, 6, 0, 0}, {user, 5, 0, 0}, {userCut, 2, 0, 20}, {execute, 3, 0, 0}, {pause, 3, 50, 400},
+		{askState, 6, 0, 0}, {user, 5, 0, 0}, {userCut, 2, 0, 20}, {userHeld, 2, 50, 500}, {execute, 3, 0, 0}, {pause, 3, 50, 400},
 		{attach, 3, 100, 1000}, {attachStuck, 2, 200, 1500}, {reopen, 1, 0, 0}, {startAgain, 1, 0, 0}, {createAgain, 1, 0, 0},
 		{killMonitor, 5, 0, 0}, {stopMonitor, 3, 50, 600}, {upgrade, 2, 0, 0},
 	}
 	ofTheWorld = []choice{{killKeeper, 3, 0, 0}, {stopKeeper, 2, 50, 800}, {termKeeper, 1, 0, 0}, {fullLogs, 2, 100, 700}, {fullExits, 2, 100, 700}, {fullState, 2, 100, 500}}
 	toTheEnd   = []choice{
-		{stop, 8, 300, 1500}, {stopCut, 3, 300, 1500}, {term, 3, 0, 0}, {termMonitor, 4, 0, 0}, {kill, 1, 0, 0}, {force, 1, 0, 0},
+		{stop, 8, 300, 1500}, {stopCut, 3, 300, 1500}, {stopTerm, 2, 300, 1500}, {stopHeld, 2, 300, 1500}, {term, 3, 0, 0}, {termMonitor, 4, 0, 0}, {kill, 1, 0, 0}, {force, 1, 0, 0},
 		{killMonitor, 4, 0, 0}, {stopMonitor, 2, 50, 600}, {askState, 4, 0, 0}, {pause, 2, 50, 400}, {upgrade, 1, 0, 0},
 	}
 )
@@ -165,7 +172,7 @@ func draw(seed uint64) *schedule {
 	add := func(choices []choice, who, from, to int) {
 		c := pick(choices)
 		st := step{At: between(from, to), Who: who, Do: c.deed, Time: between(c.least, c.most)}
-		if (st.Do == stop || st.Do == stopCut) && !s.Containers[who].deaf() {
+		if st.Do.isStop() && !s.Containers[who].deaf() {
 			st.Time += 20_000
 		}
 		s.steps = append(s.steps, st)
