@@ -313,6 +313,8 @@ func (f *facts) judgeAnswers(say func(string, ...any)) {
 			if f.status != "" && a.out != want {
 				say("stop says %q, want %q", a.out, want)
 			}
+		case (a.Do == stop || a.Do == stopHeld) && strings.Contains(a.said, "no space left on device"):
+			// Beside a stuck supervisor and on a full state directory: it says so.
 		case (a.Do == stop || a.Do == stopHeld) && !gone(a.said):
 			say("stop says nothing, and %v: %s", a.err, a.said)
 		case a.Do == execute && a.err == nil && a.out != "hello from within":
