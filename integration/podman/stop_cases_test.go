@@ -34,6 +34,18 @@ var stopCases = []testCase{
 		want: "waited: 137, exited 137",
 	},
 	{
+		name:    "stop: TERM is ignored, and the container's own grace is ten minutes",
+		telling: true,
+		do: func(u *user) {
+			u.up("trap '' TERM; "+serve, "--annotation=io.gracerun.grace=10m")
+			c := u.do("stop", "--time=2", u.name)
+			u.note("%d", c.code)
+			u.between("stop", c.took, 1900*time.Millisecond, patience)
+			u.note("waited: %s, %s", u.waited(), u.inspect("{{.State.Status}} {{.State.ExitCode}}"))
+		},
+		want: "waited: 137, exited 137",
+	},
+	{
 		name: "stop: with a signal of the container's own",
 		do: func(u *user) {
 			u.up("trap 'echo TERM' TERM; trap 'echo USR2; exit 8' USR2; "+serve, "--stop-signal=USR2", "--stop-timeout=20")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gracerun.io/signals"
+	"gracerun.io/supervisor/breach"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/timeline"
@@ -69,11 +70,11 @@ func event(line string, stop signals.Signal) (lane timeline.Lane, kind timeline.
 	name, rest, _ := strings.Cut(line, " ")
 	switch name {
 	case "signal":
-		return timeline.Runtime, kindOf(rest, stop), "asks for " + rest
+		return timeline.Runtime, kindOf(rest, stop), "asks for " + forPeople(rest)
 	case "stop":
-		return timeline.Runtime, timeline.Stop, "asks for a stop " + rest
+		return timeline.Runtime, timeline.Stop, "asks for a stop " + forPeople(rest)
 	case "start":
-		return timeline.Runtime, timeline.Note, "asks for leave to start, " + rest
+		return timeline.Runtime, timeline.Note, "asks for leave to start, " + forPeople(rest)
 	case "abandoned":
 		return timeline.Runtime, timeline.Note, "is gone, without its reply: " + rest
 	case "monitor-signal":
@@ -124,7 +125,7 @@ func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline
 	case "reply":
 		return timeline.Runtime, timeline.Note, "is told: " + rest
 	case "violation":
-		return timeline.Monitor, timeline.Breach, "notes a breach: " + rest
+		return timeline.Monitor, timeline.Breach, "notes a breach: " + forPeople(rest)
 	case "record-exit":
 		return timeline.Monitor, timeline.Exit, "records the exit: " + rest
 	case "arm", "drain-streams":
@@ -134,6 +135,24 @@ func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline
 		line = told
 	}
 	return timeline.Monitor, timeline.Note, line
+}
+
+// forPeople tells of a caller and of what was left of the grace period in words.
+func forPeople(words string) string {
+	list := strings.Fields(words)
+	for i, w := range list {
+		if left, ok := strings.CutPrefix(w, "in="); ok {
+			if d, err := lifecycle.ParseDuration(left); err == nil {
+				list[i] = "with " + breach.Seconds(max(d, 0)) + " left"
+			}
+		}
+		if by, ok := strings.CutPrefix(w, "by="); ok {
+			if c, ok := lifecycle.ParseCaller(by); ok {
+				list[i] = "by " + breach.Who(c)
+			}
+		}
+	}
+	return strings.Join(list, " ")
 }
 
 // kindOf looks for a signal among the words.

@@ -41,7 +41,8 @@ func TestDraw(t *testing.T) {
 		{2 * second, lifecycle.Event{Kind: lifecycle.StopRequest, Request: request, Grace: 4 * lifecycle.Second}},
 		{2*second + 5000, lifecycle.Event{Kind: lifecycle.Delivered, Request: lifecycle.ForStop, Signal: signals.TERM}},
 		{3 * second, lifecycle.Event{Kind: lifecycle.MonitorSignal, Signal: signals.TERM}},
-		{4 * second, lifecycle.Event{Kind: lifecycle.SignalRequest, Request: request + 1, Signal: signals.KILL}},
+		{4 * second, lifecycle.Event{Kind: lifecycle.SignalRequest, Request: request + 1, Signal: signals.KILL,
+			By: lifecycle.NewCaller("/bin/bash", 900, 5000, 0, "session-1.scope")}},
 		{5 * second, lifecycle.Event{Kind: lifecycle.InitExited, Status: lifecycle.Exited(7)}},
 	} {
 		if _, err := w.Step(m, step.at, step.ev); err != nil {
@@ -60,8 +61,8 @@ func TestDraw(t *testing.T) {
 	told := strings.Join(strings.Fields(text.String()), " ")
 	for _, want := range []string{
 		"· runtime asks for a stop #1 grace=4s", "· monitor sends stop SIGTERM to=init",
-		"· monitor gets SIGTERM itself", "✖ runtime asks for #2 SIGKILL",
-		"! monitor notes a breach: #2 early-kill", "■ kernel init exited, code=7",
+		"· monitor gets SIGTERM itself", "✖ runtime asks for #2 SIGKILL by /bin/bash (process 900, user 0, session-1.scope)",
+		"! monitor notes a breach: #2 early-kill with 2.0 s left by /bin/bash (process 900,", "■ kernel init exited, code=7",
 	} {
 		if !strings.Contains(told, want) {
 			t.Errorf("the story does not say %q:\n%s", want, text.String())
