@@ -61,6 +61,8 @@ func (c *call) delete() int {
 		return c.fail(errors.New("delete container " + args[0] + ": " + err.Error()))
 	case err != nil:
 		c.warn("delete container " + args[0] + " without its supervisor: " + err.Error())
+	default:
+		c.warnIfNotRecorded(dir, args[0])
 	}
 	status, err := c.through("runtime.delete", 0, func() (int, error) { return c.spawnDelete(container, force) })
 	if err != nil {
@@ -93,6 +95,20 @@ func (c *call) askForDelete(dir *statedir.Dir, force bool) error {
 		case time.Now().After(deadline):
 			return hasNotEnded("its start")
 		}
+	}
+}
+
+// warnIfNotRecorded says what the supervisor of a container that may be deleted has not
+// been able to do yet.
+func (c *call) warnIfNotRecorded(dir *statedir.Dir, id string) {
+	conn, err := connect(dir)
+	if err != nil {
+		return
+	}
+	defer conn.Close()
+	state, err := conn.Ask(control.Request{Verb: control.State, Grace: control.OwnGrace}, prompt)
+	if err == nil && state.Phase == lifecycle.Draining.String() {
+		c.warn("container " + id + " is deleted, but its exit file cannot be written: its supervisor goes on trying")
 	}
 }
 

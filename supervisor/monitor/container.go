@@ -56,6 +56,7 @@ type Container struct {
 	streams streams // stdin, stdout, stderr
 	// lastWords is the log of a container that has ended, if it is not complete.
 	lastWords *logs.Logs
+	exits     exitFiles
 	clients   clients
 	init      init_
 	cgroup    cgroup.Cgroup  // zero: none of its own

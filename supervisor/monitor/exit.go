@@ -57,7 +57,7 @@ func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason)
 	// hears of its end.
 	c.s.letGo(c.parent.sync, c.parent.attach)
 	c.exitCode = c.exitNumber(status)
-	errno := c.writeExits(strconv.Itoa(c.exitCode))
+	errno := c.exits.write(c, strconv.Itoa(c.exitCode))
 	c.endOutput()
 	if errno != 0 {
 		return errno
@@ -75,19 +75,6 @@ func (c *Container) recordExit(status lifecycle.Status, reason lifecycle.Reason)
 		message = timedOutMessage
 	}
 	c.parent.exited(c, c.exitCode, message)
-	return 0
-}
-
-// writeExits writes the exit files that are wanted.
-func (c *Container) writeExits(text string) int32 {
-	if c.o.PersistDir != "" {
-		if errno := c.writeExit(c.o.PersistDir+"/exit", text, "container exit file"); errno != 0 {
-			return errno
-		}
-	}
-	if c.o.ExitDir != "" {
-		return c.writeExit(c.o.ExitDir+"/"+c.o.ID, text, "exit file")
-	}
 	return 0
 }
 
@@ -129,20 +116,6 @@ func (c *Container) endOutput() {
 	} else if c.clients.server == nil {
 		c.clients.finished = true
 	}
-}
-
-// writeExit writes an exit file. If its directory is gone nobody waits for it.
-func (c *Container) writeExit(path, text, what string) int32 {
-	err := writeAtomically(path, text)
-	if err == nil {
-		return 0
-	}
-	c.notes.warn("Failed to write " + text + " to " + what + ": container " + c.o.ID + ": " + path + ": " + cmdline.Text(err))
-	if err == unix.ENOENT || err == unix.ENOTDIR {
-		c.exitCode = 1
-		return 0
-	}
-	return errnoOf(err)
 }
 
 // runExitCommand runs the exit command, waits for it and ends the supervision.

@@ -176,7 +176,7 @@ func (k *caller) delete(r control.Request) {
 	switch state := c.machine.State(); {
 	case state == lifecycle.Failed:
 		k.say(control.Reply{Answer: control.NotFound})
-	case state == lifecycle.Stopped:
+	case state == lifecycle.Stopped, state == lifecycle.Draining && c.exits.failed:
 		k.say(control.Reply{Answer: control.Granted})
 	case r.Force, state == lifecycle.Draining, state == lifecycle.Created && !started:
 		k.ask(r, lifecycle.Event{Kind: lifecycle.StopRequest, Grace: 0})
