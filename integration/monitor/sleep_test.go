@@ -217,7 +217,7 @@ func TestSleepTakesProcesses(t *testing.T) {
 		}
 	}
 	limit := func(n string) { must(os.WriteFile(base+parent+"/pids.max", []byte(n), 0)) }
-	limit("1000")
+	limit("40")
 	c := ours.container(t, "echo up; read x < /data/one; echo more; read x < /data/two; exit 5") // needs no other process
 	for _, name := range []string{"/one", "/two"} {
 		c.must(unix.Mkfifo(c.dir+name, 0o666))
@@ -225,6 +225,8 @@ func TestSleepTakesProcesses(t *testing.T) {
 	c.spec.Linux.CgroupsPath = parent + "/container"
 	c.env = []string{soon}
 	c.up()
+	// A limit of its own that is higher than the one that both share protects nobody.
+	must(os.WriteFile(base+parent+"/container/pids.max", []byte("1000"), 0))
 	must(os.WriteFile(base+parent+"/monitor/cgroup.procs", []byte(strconv.Itoa(c.monitor)), 0))
 	if c.isAsleep() { // it fell asleep before it was there
 		c.wake()

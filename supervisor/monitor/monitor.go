@@ -19,8 +19,10 @@
 //	server.go      the control socket
 //	oom.go         the kernel's OOM killer
 //	recover.go     a dead supervisor's successor, and this one's own
+//	number.go      the process number that a successor is to have
 //	deposit.go     what the keeper holds for it
 //	upgrade.go     another program in this process; sleep.go: one that only waits
+//	open.go        what one that sleeps has open of its state directory
 //	parent.go      what the caller is told; notes.go what is logged
 //
 // One process can supervise several containers: everything of one hangs on its
