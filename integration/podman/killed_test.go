@@ -65,6 +65,9 @@ func TestMonitorKilled(t *testing.T) {
 				for round := range rounds {
 					c := testCase{name: fmt.Sprint(way.name, " ", round), do: func(u *user) { u.killMonitor(way.do) }}
 					r := c.with(s, archive)
+					for tries := 0; r.notes == otherNumber && tries < 5; tries++ {
+						r = c.with(s, archive)
+					}
 					if r.err != nil {
 						t.Fatalf("%s: %v\nseen: %s", c.name, r.err, r.notes)
 					}
@@ -89,13 +92,40 @@ func (u *user) killMonitor(goOn func(u *user, waits *running)) {
 	waits := u.begin(nil, "wait", u.name)
 	u.until("podman wait has asked for the monitor", func() bool { return hasPidfd(waits.Process.Pid) || slept(waits.since) })
 	u.must(unix.Kill(pid, unix.SIGKILL))
+	id := u.inspect("{{.ID}}")
+	successor := 0
 	u.until("there is a successor", func() bool {
-		now, err := process.Identify(pid)
-		line, _ := os.ReadFile("/proc/" + number + "/environ")
-		return err == nil && now != before && strings.Contains(string(line), "_GRACEMON_STAGE=successor")
+		successor = successorOf(id, before)
+		return successor != 0
 	})
+	if successor != pid {
+		// The dead one was reaped late, on a machine with much to do: see docs/recovery.md.
+		u.note("%s", otherNumber)
+		_ = waits.Process.Kill()
+		u.finish(waits)
+		return
+	}
 	goOn(u, waits)
 	u.until("monitor and container have ended", func() bool { return !alive(number) })
+}
+
+const otherNumber = "its successor has another number"
+
+// successorOf finds the process that has taken the place of a container's dead monitor.
+func successorOf(id string, before process.Identity) (pid int) {
+	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range paths {
+		line, _ := os.ReadFile(path)
+		env, _ := os.ReadFile(filepath.Dir(path) + "/environ")
+		if !strings.Contains(string(line), "\x00"+id+"\x00") || !strings.Contains(string(env), "_GRACEMON_STAGE=successor") {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if now, err := process.Identify(pid); err == nil && now != before {
+			return pid
+		}
+	}
+	return 0
 }
 
 func slept(since time.Time) bool { return time.Since(since) > 2*time.Second }

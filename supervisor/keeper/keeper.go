@@ -135,7 +135,9 @@ func Main(path string, say func(string)) (status int) {
 	_ = unix.SetNonblock(listener, true)
 	s.program = program.New(path)
 	if s.room, err = makeRoom(); err == nil {
-		s.signals, err = ownsignal.Catch(caught[:]...)
+		if s.signals, err = ownsignal.Catch(caught[:]...); err == nil {
+			err = ownsignal.Here()
+		}
 	}
 	if err == nil {
 		s.loop, err = loop.New()

@@ -149,7 +149,7 @@ func (c *Container) canSleep() bool {
 		return false
 	}
 	_, passed := c.passOn(nil)
-	return c.s.loop.OnlyWaitsFor(passed)
+	return c.s.loop.OnlyWaitsFor(append(passed, c.s.direct))
 }
 
 // sleep does not return if it works.

@@ -20,6 +20,7 @@ import (
 type Supervisor struct {
 	loop    *loop.Loop
 	signals ownsignal.Catcher
+	direct  int      // a signalfd of the same
 	args    []string // the command line
 	program string   // where gracemon was installed
 
@@ -89,7 +90,13 @@ func newSupervisor(theirs []int, caught ownsignal.Catcher) (*Supervisor, error) 
 	if s.loop, err = loop.New(); err != nil {
 		return nil, err
 	}
-	if err := s.loop.Add(s.signals.FD(), loop.Readable, loop.HandlerFunc(s.caught)); err != nil {
+	if err := s.loop.Add(s.signals.FD(), loop.Readable, loop.HandlerFunc(func(uint32) { s.heard(s.signals.Take()) })); err != nil {
+		return nil, err
+	}
+	if s.direct, err = ownsignal.Direct(); err != nil {
+		return nil, err
+	}
+	if err := s.loop.Add(s.direct, loop.Readable, loop.HandlerFunc(func(uint32) { s.heard(ownsignal.TakeDirect(s.direct)) })); err != nil {
 		return nil, err
 	}
 	// The caller waits until nobody has its terminal or its process group any more.
@@ -101,10 +108,9 @@ func newSupervisor(theirs []int, caught ownsignal.Catcher) (*Supervisor, error) 
 	return s, nil
 }
 
-// caught takes the signals that the process itself got. TERM is systemd's way to
+// heard takes the signals that the process itself got. TERM is systemd's way to
 // stop the scope of the supervisor; INT and QUIT are passed on, as conmon does.
-func (s *Supervisor) caught(uint32) {
-	set := s.signals.Take()
+func (s *Supervisor) heard(set ownsignal.Set) {
 	for sig, rest := set.Next(); sig != 0; sig, rest = rest.Next() {
 		if sig == signals.CHLD {
 			s.reap()
@@ -268,8 +274,10 @@ func (s *Supervisor) start(argv, env []string, files [3]int, dies, leads bool) (
 	// ForkExec returns when the program runs (vfork), so that this is its score.
 	s.unprotect()
 	defer s.protect()
-	var err error
-	p.pid, err = syscall.ForkExec(argv[0], argv, attr)
+	err := ownsignal.Free(func() (err error) {
+		p.pid, err = syscall.ForkExec(argv[0], argv, attr)
+		return err
+	})
 	return p, err
 }
 

@@ -4,15 +4,15 @@
 // process receives, and loses none between one program of that process and the
 // next.
 //
-// They are caught by one thread, that of the goroutine that calls Catch; in all
-// others they are blocked, if the process was made by Held. A signal that another
-// thread has taken and not yet handled would go with that thread when the process
-// executes another program.
+// A signal that a thread has taken and not yet handled goes with that thread when another
+// one executes a program. So they are blocked in all threads, if the process was made by
+// Held and its program begins in package slumber, and a signalfd (Direct) tells of them;
+// the handlers are for what comes where they are not blocked: in Free, and everywhere in
+// a program that begins elsewhere.
 //
 // It does not use os/signal, whose goroutine and two more threads would cost
-// 80 KiB in each supervisor, nor signalfd(2): its signals must be blocked, and
-// every program that a supervisor starts would inherit them blocked. A handler
-// is inherited by nobody, since execve(2) resets it. Ours runs on the signal
+// 80 KiB in each supervisor. A handler is inherited by nobody, since execve(2) resets
+// it. Ours runs on the signal
 // stack that the Go runtime has made for each thread, and does one thing, which is
 // allowed there: it writes to an eventfd.
 package ownsignal
@@ -45,9 +45,8 @@ const fieldBits = 16
 // is in the eventfd too: it outlives the program that caught them (execve(2)).
 type Catcher int
 
-// Catch has the calling goroutine's thread, which it keeps from then on, take these
-// signals, at most four and all below 64, instead of their default action. It may be
-// called once.
+// Catch has the process take these signals, at most four and all below 64,
+// instead of their default action. It may be called once.
 func Catch(sigs ...signals.Signal) (Catcher, error) { return Resume(-1, sigs...) }
 
 // Resume is Catch with the descriptor of the Catcher that a former program of
@@ -66,24 +65,55 @@ func Resume(fd int, sigs ...signals.Signal) (Catcher, error) {
 			return -1, err
 		}
 	}
-	runtime.LockOSThread()
-	mask := Mask(sigs...)
-	if err := unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil); err != nil {
-		return -1, err
-	}
 	return Catcher(fd), nil
+}
+
+// Direct makes a signalfd, which is readable when one of the signals has come that are
+// blocked.
+func Direct() (fd int, err error) {
+	mask := Mask(order...)
+	return unix.Signalfd(-1, &mask, unix.SFD_CLOEXEC|unix.SFD_NONBLOCK)
+}
+
+// TakeDirect gives the signals that have come to the signalfd since the last call.
+func TakeDirect(fd int) (set Set) {
+	for {
+		var info unix.SignalfdSiginfo
+		n, err := unix.Read(fd, unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info)))
+		if err == unix.EINTR {
+			continue
+		}
+		if n != int(unsafe.Sizeof(info)) {
+			return set
+		}
+		set |= 1 << (info.Signo & 63)
+	}
+}
+
+// Free calls do, which starts a program, with the signals of Catch not blocked: that
+// program inherits it. What comes meanwhile the handlers take.
+func Free(do func() error) error { return with(unix.SIG_UNBLOCK, order, do) }
+
+// Here has the calling goroutine's thread, which it keeps from then on, take the signals
+// of Catch: for a program that has no use for another thread, nor for Direct.
+func Here() error {
+	runtime.LockOSThread()
+	mask := Mask(order...)
+	return unix.PthreadSigmask(unix.SIG_UNBLOCK, &mask, nil)
 }
 
 // Held calls do with these signals blocked. A program that do starts, or has this
 // process execute, begins with them blocked: what comes meanwhile waits until it
 // calls Catch. A Go program unblocks them before that, and dies of them, unless it
-// begins in package slumber. The caller's goroutine is to be the one that has called
-// Catch, if one has.
-func Held(do func() error, sigs ...signals.Signal) error {
+// begins in package slumber.
+func Held(do func() error, sigs ...signals.Signal) error { return with(unix.SIG_BLOCK, sigs, do) }
+
+// with calls do on a thread with another mask.
+func with(how int, sigs []signals.Signal, do func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	mask, before := Mask(sigs...), unix.Sigset_t{}
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &before); err != nil {
+	if err := unix.PthreadSigmask(how, &mask, &before); err != nil {
 		return err
 	}
 	defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil) }()

@@ -23,6 +23,9 @@ func hear() error {
 		fd, _ = strconv.Atoi(text)
 	}
 	caught, err := ownsignal.Resume(fd, own[:]...)
+	if err == nil {
+		err = ownsignal.Here()
+	}
 	if err != nil {
 		return err
 	}
