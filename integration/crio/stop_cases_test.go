@@ -151,4 +151,16 @@ var stopCases = []testCase{
 		ours:   `heard "SIGTERM", saved 10`,
 		better: "the grace period outlives an rm --force",
 	},
+	{
+		name: "enforce: the pod's grace period is the timeout, and is kept to",
+		do: func(u *user) {
+			p := u.pod()
+			c := p.run([]string{"serve", "-save", "40s"}, policy("enforce"), grace(4*time.Second))
+			u.ok("stop", "--timeout", "4", c.id)
+			// An entry every 4 seconds: one is there at the deadline, ten would be the end.
+			u.note("heard %q, exit code %d, at the deadline: %v", c.signals(), c.ended().ExitCode, c.entries() >= 1 && c.entries() <= 5)
+			p.remove()
+		},
+		want: `heard "SIGTERM", exit code 137, at the deadline: true`,
+	},
 }

@@ -28,14 +28,16 @@ var unableText string
 // images are those that critest asks for; all of them are box.
 var images = []crinode.NamedImage{
 	{Name: "registry.k8s.io/e2e-test-images/busybox:1.29-2"},
-	{Name: "registry.k8s.io/e2e-test-images/nginx:1.14-2", Change: `CMD ["/bin/nginx"]`},
+	{Name: "registry.k8s.io/e2e-test-images/nginx:1.14-2", Change: `CMD ["/bin/nginx", ":80", "master process"]`},
+	{Name: "registry.k8s.io/e2e-test-images/httpd:2.4.39-4", Change: `CMD ["/bin/nginx"]`},
 	{Name: "registry.k8s.io/e2e-test-images/nonewprivs:1.3", Change: `CMD ["/bin/nnp"]`},
 	{Name: "gcr.io/k8s-staging-cri-tools/hostnet-nginx-amd64:latest", Change: `CMD ["/bin/nginx", ":12003"]`},
 	{Name: "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest", Change: `USER default-user`},
 }
 
-// tries is how often a spec is tried that has passed on stock and failed on ours:
-// it may be one that fails now and then.
+// tries is how often a spec is tried that has failed, on either, for no reason that
+// is known: some fail now and then, since critest gives CRI-O less than a second
+// between the end of a grace period and that of a call.
 const tries = 3
 
 func TestCritest(t *testing.T) {
@@ -86,12 +88,12 @@ func TestCritest(t *testing.T) {
 	}
 	stock, ours := suites[0], suites[1]
 	for range tries - 1 {
-		again := ours.worseThan(stock)
+		again := notYet(stock, ours)
 		if len(again) == 0 {
 			break
 		}
 		t.Logf("once more, on both: %q", again)
-		focus := "^(" + strings.Join(quoted(again), "|") + ")$"
+		focus := strings.Join(quoted(again), "|")
 		both(suites, func(s *suite) { s.err = s.run(focus) })
 	}
 	report(t, stock, ours)
@@ -131,7 +133,7 @@ func (s *suite) run(focus string) error {
 	args := []string{
 		"--runtime-endpoint", "unix://" + s.node.Socket(), "--image-endpoint", "unix://" + s.node.Socket(),
 		// StopPodSandbox takes it for the grace period.
-		"--runtime-service-timeout", "60s", "--image-service-timeout", "30s",
+		"--runtime-service-timeout", "20s", "--image-service-timeout", "30s",
 		"--ginkgo.json-report", report, "--ginkgo.no-color", "--ginkgo.timeout", "2h", "--test.timeout", "2h",
 	}
 	if focus != "" {
@@ -176,14 +178,15 @@ func (s *suite) read(text []byte) error {
 	return nil
 }
 
-// worseThan gives the specs that pass on another stack and not on this.
-func (s *suite) worseThan(other *suite) (names []string) {
-	for name, there := range other.outcomes {
-		if here := s.outcomes[name]; there.state == "passed" && here.state != "passed" {
+// notYet gives the specs that have failed on either and are not known to be unable.
+func notYet(stock, ours *suite) (names []string) {
+	known := unable()
+	for _, name := range sorted(stock.outcomes) {
+		failed := stock.outcomes[name].state == "failed" || ours.outcomes[name].state == "failed"
+		if failed && known[name] == "" {
 			names = append(names, name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }
 

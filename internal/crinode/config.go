@@ -60,7 +60,7 @@ func (n *Node) front() (path string, err error) {
 	if !n.Stack.knowsVersion() {
 		lower += " --version=1.0.2"
 	}
-	script := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" create \"*) %s \"$@\" || exit 1 ;; esac\nexec %s \"$@\"\n", lower, n.Stack.Runtime)
+	script := fmt.Sprintf("#!/bin/sh\ncase \" $* \" in *\" create \"* | *\" exec \"*) %s \"$@\" || exit 1 ;; esac\nexec %s \"$@\"\n", lower, n.Stack.Runtime)
 	return path, os.WriteFile(path, []byte(script), 0o755)
 }
 

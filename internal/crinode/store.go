@@ -18,6 +18,11 @@ type NamedImage struct {
 // Store makes a store of images in dir/store, Image and the others, and gives its
 // path.
 func Store(programs Programs, dir string, others ...NamedImage) (store string, err error) {
+	return StoreBy("overlay", programs, dir, others...)
+}
+
+// StoreBy makes it for another storage driver.
+func StoreBy(driver string, programs Programs, dir string, others ...NamedImage) (store string, err error) {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return "", fmt.Errorf("busybox is not installed (make deps)")
@@ -35,10 +40,12 @@ func Store(programs Programs, dir string, others ...NamedImage) (store string, e
 	}
 	for _, cmd := range []*exec.Cmd{
 		exec.Command("cp", busybox, root+"/bin/busybox"),
-		exec.Command("chroot", root, "/bin/busybox", "--install", "-s", "/bin"),
+		exec.Command("chroot", root, "/bin/busybox", "--install", "/bin"),
 		exec.Command("cp", programs.Dir+"/box", root+"/bin/box"),
 		exec.Command("ln", root+"/bin/box", root+"/bin/pause"),
 		exec.Command("ln", root+"/bin/box", root+"/bin/nginx"),
+		exec.Command("ln", "-f", root+"/bin/box", root+"/bin/pgrep"),
+		exec.Command("ln", "-f", root+"/bin/box", root+"/bin/ipcs"),
 		exec.Command("cp", programs.Dir+"/box", root+"/bin/nnp"),
 		exec.Command("chmod", "4755", root+"/bin/nnp"),
 		exec.Command("tar", "-C", root, "-cf", archive, "."),
@@ -47,25 +54,25 @@ func Store(programs Programs, dir string, others ...NamedImage) (store string, e
 			return "", fmt.Errorf("%v: %w\n%s", cmd.Args, err, out)
 		}
 	}
-	return importAll(dir, archive, append([]NamedImage{{Name: Image}}, others...))
+	return importAll(driver, dir, archive, append([]NamedImage{{Name: Image}}, others...))
 }
 
 // Users and groups of the images, as the images of critest have them.
 const (
-	passwd = "root:x:0:0:root:/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\n"
-	group  = "root:x:0:\nwww-data:x:33:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
+	passwd = "root:x:0:0:root:/:/bin/sh\nwww-data:x:33:33::/:/bin/sh\ndefault-user:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
+	group  = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\ndefault-user:x:1000:\ngroup-defined-in-image:x:50000:default-user\n"
 )
 
 // importAll makes a store in dir/store, with Debian's podman, and leaves the
 // machine's own stores alone.
-func importAll(dir, archive string, images []NamedImage) (store string, err error) {
+func importAll(driver, dir, archive string, images []NamedImage) (store string, err error) {
 	p, err := newPlace(dir, false)
 	if err != nil {
 		return "", err
 	}
 	defer p.close()
 	store = filepath.Join(dir, "store")
-	podman := []string{"--root", store, "--runroot", dir + "/podman-run", "--tmpdir", dir + "/podman-tmp", "--storage-driver", "overlay"}
+	podman := []string{"--root", store, "--runroot", dir + "/podman-run", "--tmpdir", dir + "/podman-tmp", "--storage-driver", driver}
 	call := func(args ...string) (string, error) {
 		cmd := p.command(context.Background(), dir, "podman", append(append([]string{}, podman...), args...)...)
 		var said strings.Builder

@@ -7,6 +7,7 @@
 //	box size                                says the terminal's size, and each new one
 //	box serve-tcp ADDRESS                   answers each line with it
 //	nginx [ADDRESS]                         serves a page on :80 until TERM, QUIT or INT
+//	pgrep NAME, ipcs                        what Debian's static busybox has not
 //	nnp                                     says its effective user; is set-user-ID root
 //	box eat                                 takes memory without end
 package main
@@ -40,6 +41,15 @@ func main() {
 		pause()
 	case "nginx":
 		serveHTTP(args)
+	case "pgrep":
+		pgrep(args)
+	case "ipcs":
+		text, err := os.ReadFile("/proc/sysvipc/shm")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "ipcs:", err)
+			os.Exit(1)
+		}
+		_, _ = os.Stdout.Write(text)
 	case "nnp":
 		fmt.Println("Effective uid:", os.Geteuid())
 	case "serve":
@@ -218,6 +228,22 @@ func size() {
 	}
 }
 
+// pgrep prints the processes of that name, as far as it needs to be known.
+func pgrep(args []string) {
+	found := false
+	paths, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, path := range paths {
+		name, err := os.ReadFile(path)
+		if err == nil && len(args) > 0 && strings.Contains(string(name), args[len(args)-1]) {
+			fmt.Println(filepath.Base(filepath.Dir(path)))
+			found = true
+		}
+	}
+	if !found {
+		os.Exit(1)
+	}
+}
+
 // serveHTTP is as much of a web server as tests of a network need.
 func serveHTTP(args []string) {
 	address := ":80"
@@ -229,6 +255,7 @@ func serveHTTP(args []string) {
 		fmt.Fprintln(os.Stderr, "nginx:", err)
 		os.Exit(1)
 	}
+	fmt.Println("a stand-in for nginx and httpd serves", address)
 	_ = os.MkdirAll("/var/run", 0o755)
 	_ = os.WriteFile("/var/run/nginx.pid", fmt.Appendln(nil, os.Getpid()), 0o644)
 	go func() {
