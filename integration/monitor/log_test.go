@@ -100,13 +100,17 @@ func TestLogIsAFIFO(t *testing.T) {
 			read <- got
 		}()
 		for range 2 {
-			pid := c.monitor
-			c.must(unix.Kill(pid, unix.SIGKILL))
-			c.until("there is a successor", func() bool {
-				text, _ := os.ReadFile(c.dir + "/conmon-pidfile")
-				c.monitor, _ = strconv.Atoi(string(text))
-				return c.monitor != 0 && c.monitor != pid && running(c.monitor)
+			before, err := os.Stat(c.dir + "/conmon-pidfile")
+			c.must(err)
+			c.must(unix.Kill(c.monitor, unix.SIGKILL))
+			c.until("there is a successor", func() bool { // which writes it anew
+				now, err := os.Stat(c.dir + "/conmon-pidfile")
+				return err == nil && !(os.SameFile(before, now) && now.ModTime().Equal(before.ModTime()))
 			})
+			text, err := os.ReadFile(c.dir + "/conmon-pidfile")
+			c.must(err)
+			c.monitor, err = strconv.Atoi(string(text))
+			c.must(err)
 		}
 		upgrade := s.command("/", s.monitor, "--upgrade", c.dir+"/state")
 		upgrade.Env = append(os.Environ(), "GRACERUN_STATE_DIR="+c.dir+"/state")
