@@ -726,7 +726,8 @@ func (c *Container) openNamed(i int) (int, error) {
 		flags = unix.O_WRONLY
 	}
 	fd, err := unix.Openat(c.dir.FD(), streamNames[i], flags|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
-	if i == 0 && (err == unix.ENOENT || err == unix.ENXIO) {
+	ended := i == 0 && (err == unix.ENOENT || err == unix.ENXIO)
+	if ended || err == unix.ENOENT && c.memo.Stage() != recovery.Made { // nor did it ever begin
 		return -1, pipes.ErrGone
 	}
 	return fd, err

@@ -10,6 +10,8 @@ import (
 // ErrGone: nobody has the pipe open any more, so that nothing is in it.
 var ErrGone = errors.New("nobody has the pipe open any more")
 
+var errTooMany = errors.New("its processes have too many files open to look through")
+
 // A process that moves its descriptors about, as a shell does for each redirection,
 // can have the pipe all the time and never where one looks. So one looks again: so
 // often, or until so many descriptors were looked at, which take about a microsecond
@@ -18,6 +20,9 @@ const (
 	roundsOfContainer = 32
 	roundsOfAll       = 6
 	mostDescriptors   = 200000
+
+	// A container must not keep its supervisor busy for ever.
+	mostInRound = 500000 // or so: half a second
 )
 
 // Find opens the pipe with that inode anew: flags is unix.O_RDONLY or unix.O_WRONLY,
@@ -36,7 +41,7 @@ func Find(inode uint64, flags int, container func() []int) (fd int, err error) {
 	s.again(roundsOfContainer, func(round int) bool {
 		pids := container()
 		for _, pid := range pids {
-			if fd = s.process(pid, round == 1); fd >= 0 {
+			if fd = s.process(pid, round == 1); fd >= 0 || s.tooMany() {
 				return false
 			}
 		}
@@ -46,12 +51,15 @@ func Find(inode uint64, flags int, container func() []int) (fd int, err error) {
 		return fd, nil
 	}
 	err = s.denied // those of strangers say nothing
+	if err == nil && s.tooMany() {
+		err = errTooMany
+	}
 	s.again(roundsOfAll, func(int) bool {
 		_ = s.numbers("/proc", func(pid int) bool {
 			fd = s.process(pid, false)
-			return fd < 0
+			return fd < 0 && !s.tooMany()
 		})
-		return fd < 0
+		return fd < 0 && !s.tooMany()
 	})
 	switch {
 	case fd >= 0:
@@ -69,6 +77,8 @@ type search struct {
 	looked int   // at so many descriptors in this round and those before
 	denied error // that a process could not be looked at
 }
+
+func (s *search) tooMany() bool { return s.looked >= mostInRound }
 
 // again calls look until it gives false, or has looked often enough.
 func (s *search) again(rounds int, look func(round int) bool) {
@@ -98,7 +108,7 @@ func (s *search) process(pid int, eachThread bool) int {
 		if thread != pid {
 			fd, _ = s.descriptors(path + "/task/" + strconv.Itoa(thread) + "/fd")
 		}
-		return fd < 0
+		return fd < 0 && !s.tooMany()
 	})
 	return fd
 }
@@ -110,7 +120,7 @@ func (s *search) descriptors(path string) (found int, any bool) {
 	err := s.numbers(path, func(n int) bool {
 		any = true
 		found = s.candidate(path + "/" + strconv.Itoa(n))
-		return found < 0
+		return found < 0 && !s.tooMany()
 	})
 	if err != nil && !isGone(err) {
 		s.deny(path, err)

@@ -349,6 +349,37 @@ func TestNotFound(t *testing.T) {
 	}
 }
 
+// A container that has as much open as it can, and its output nowhere, keeps a
+// successor busy for a moment only.
+func TestTooMany(t *testing.T) {
+	ours, theirs, inode := output(t)
+	theirs.Close()
+	unix.Close(ours)
+	null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for range 500 {
+		fd, err := unix.FcntlInt(null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	asked := 0
+	_, err = Find(inode, unix.O_RDONLY, func() (pids []int) {
+		asked++
+		for range 2 * mostInRound / 500 {
+			pids = append(pids, os.Getpid())
+		}
+		return pids
+	})
+	if err != errTooMany || asked != 1 {
+		t.Errorf("%v, after %d rounds; want that there are too many, after 1", err, asked)
+	}
+}
+
 // Who may not look says so, instead of that nobody has it.
 func TestDenied(t *testing.T) {
 	if os.Geteuid() != 0 {
