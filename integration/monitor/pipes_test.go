@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -96,14 +97,10 @@ func (c *container) succeed() {
 	if output, err := recover.CombinedOutput(); err != nil {
 		c.t.Fatalf("--recover: %v: %s", err, output)
 	}
-	before := c.monitor
-	c.until("another one goes on", func() bool {
-		text, err := os.ReadFile(c.dir + "/conmon-pidfile")
-		if err == nil {
-			_, err = fmt.Sscan(string(text), &c.monitor)
-		}
-		return err == nil && c.monitor != before
-	})
+	text, err := os.ReadFile(c.dir + "/conmon-pidfile") // it may have the number of its predecessor
+	c.must(err)
+	c.monitor, err = strconv.Atoi(string(text))
+	c.must(err)
 }
 
 // An input that a client has ended stays so, whoever goes on.
