@@ -95,7 +95,7 @@ func seconds(d lifecycle.Duration) string {
 }
 
 func stopsAsTable(all []pastStop) []byte {
-	rows := [][]string{{"ASKED", "CONTAINER", "REQUEST", "GRACE", "TOOK", "USED", "ENDED", "BREACHES"}}
+	rows := [][]string{{"ASKED", "CONTAINER", "BY", "REQUEST", "GRACE", "TOOK", "USED", "ENDED", "BREACHES"}}
 	for i := range all {
 		s := &all[i]
 		name := s.container.ID[:min(len(s.container.ID), 12)]
@@ -111,10 +111,10 @@ func stopsAsTable(all []pastStop) []byte {
 		}
 		var breaches []string
 		for _, b := range s.Breaches {
-			breaches = append(breaches, b.What)
+			breaches = append(breaches, b.What+" by "+b.Caller())
 		}
 		rows = append(rows, []string{
-			s.at.UTC().Format("2006-01-02T15:04:05Z"), name, s.Request, grace, s.took(), used, s.outcome(), strings.Join(breaches, ","),
+			s.at.UTC().Format("2006-01-02T15:04:05Z"), name, s.Caller(), s.Wish(), grace, s.took(), used, s.outcome(), strings.Join(breaches, ","),
 		})
 	}
 	widths := make([]int, len(rows[0]))
@@ -154,6 +154,7 @@ func stopsAsJSON(all []pastStop) []byte {
 			member("name", called[len(called)-1])
 		}
 		member("asked", s.at.UTC().Format(time.RFC3339Nano))
+		member("by", s.Caller())
 		member("request", s.Request)
 		if g := s.Grace(); g != 0 {
 			number("graceSeconds", float64(g)/1e9)
@@ -173,6 +174,7 @@ func stopsAsJSON(all []pastStop) []byte {
 				out = append(out, ',')
 			}
 			out = appendJSON(append(out, `{"what":`...), b.What)
+			member("by", b.Caller())
 			member("line", b.Line)
 			number("leftSeconds", float64(b.Left)/1e9)
 			out = append(out, '}')

@@ -79,9 +79,51 @@ type Breach struct {
 	Left lifecycle.Duration
 }
 
-// Caller is the program that made the request, "unknown" if the journal does not
+// By gives who made a request, from its line in the journal; nil if that does not
 // say.
-func (b *Breach) Caller() string { return "unknown" }
+func By(line string) *lifecycle.Caller {
+	for word := range strings.FieldsSeq(line) {
+		if text, found := strings.CutPrefix(word, "by="); found {
+			if c, ok := lifecycle.ParseCaller(text); ok {
+				return c
+			}
+		}
+	}
+	return nil
+}
+
+// Caller is the name of the program that made the request, "unknown" if the journal
+// does not say.
+func (b *Breach) Caller() string { return programOf(b.Line) }
+
+// Caller is the name of the program that asked for the stop: "unknown" if the
+// journal does not say, "supervisor" where the supervisor itself got the signal.
+func (s *Stop) Caller() string {
+	if strings.HasPrefix(s.Request, lifecycle.MonitorSignal.String()+" ") {
+		return "supervisor"
+	}
+	return programOf(s.Request)
+}
+
+func programOf(line string) string {
+	c := By(line)
+	if c == nil || c.Program == "" {
+		return "unknown"
+	}
+	return c.Program[strings.LastIndexByte(c.Program, '/')+1:]
+}
+
+// Wish is the request in few words: the event of the journal without its number and
+// its caller.
+func (s *Stop) Wish() string {
+	var words []string
+	for word := range strings.FieldsSeq(s.Request) {
+		if !strings.HasPrefix(word, "#") && !strings.HasPrefix(word, "by=") {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(words, " ")
+}
 
 // Grace is the length of the grace period; 0 if the signal was not heard.
 func (s *Stop) Grace() lifecycle.Duration {
@@ -135,11 +177,11 @@ func Stops(j *journal.Journal) (stops []Stop) {
 			case lifecycle.Violation.String():
 				b := Breach{At: r.At, Line: effect}
 				for _, w := range words[1:] {
-					if !strings.HasPrefix(w, "#") && !strings.Contains(w, "=") && w != "monitor" {
+					if !strings.HasPrefix(w, "#") && !strings.Contains(w, "=") && w != "monitor" && b.What == "" {
 						b.What = w
 					}
 				}
-				if open.Deadline > r.At {
+				if open.Deadline != lifecycle.Never && open.Deadline > r.At {
 					b.Left = lifecycle.Duration(open.Deadline - r.At)
 				}
 				open.Breaches = append(open.Breaches, b)

@@ -79,7 +79,8 @@ func TestEarlyKillAndLapsedWindow(t *testing.T) {
 	s.tell(11*second, lifecycle.Event{Kind: lifecycle.Deadline})
 	s.signal(20*second, 11, signals.TERM)
 	s.delivered(20*second, lifecycle.ForStop, signals.TERM)
-	s.signal(23*second, 12, signals.KILL)
+	s.tell(23*second, lifecycle.Event{Kind: lifecycle.SignalRequest, Request: 12, Signal: signals.KILL,
+		By: lifecycle.NewCaller("/usr/bin/crictl", 7, 8, 0, "user.slice")})
 	s.delivered(23*second, 12, signals.KILL)
 	s.exit(23*second, lifecycle.Signaled(signals.KILL))
 	stops := Stops(&s.journal)
@@ -90,7 +91,8 @@ func TestEarlyKillAndLapsedWindow(t *testing.T) {
 		t.Errorf("%+v", first)
 	}
 	second_ := stops[1]
-	if len(second_.Breaches) != 1 || second_.Breaches[0].What != "early-kill" || second_.Breaches[0].Left != 7*lifecycle.Second || second_.Status != "signal=SIGKILL" {
+	if len(second_.Breaches) != 1 || second_.Breaches[0].What != "early-kill" || second_.Breaches[0].Left != 7*lifecycle.Second || second_.Status != "signal=SIGKILL" ||
+		second_.Breaches[0].Caller() != "crictl" || second_.Caller() != "unknown" || second_.Wish() != "signal SIGTERM" {
 		t.Errorf("%+v", second_)
 	}
 }
