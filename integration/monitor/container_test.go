@@ -320,7 +320,12 @@ func (c *container) remove() {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	for deadline := time.Now().Add(5 * time.Second); c.monitor > 0 && running(c.monitor); time.Sleep(5 * time.Millisecond) {
+	// Its number may be another's by now.
+	mine := func() bool {
+		argv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", c.monitor))
+		return bytes.Contains(argv, []byte("\x00"+c.id+"\x00"))
+	}
+	for deadline := time.Now().Add(5 * time.Second); c.monitor > 0 && running(c.monitor) && mine(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.t.Errorf("monitor %d still runs; it is killed", c.monitor)
 			_ = unix.Kill(c.monitor, unix.SIGKILL)
