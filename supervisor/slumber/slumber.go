@@ -53,10 +53,15 @@ const (
 // Where the flags of a signal are in the runtime's table of them (runtime/signal_unix.go):
 // each entry is an int32 and a string.
 const (
-	entrySize   = 24
-	flagsOfINT  = entrySize * 2
+	//lint:ignore U1000 entry_*.s has it
+	entrySize = 24
+	//lint:ignore U1000 entry_*.s has it
+	flagsOfINT = entrySize * 2
+	//lint:ignore U1000 entry_*.s has it
 	flagsOfQUIT = entrySize * 3
+	//lint:ignore U1000 entry_*.s has it
 	flagsOfTERM = entrySize * 15
+	//lint:ignore U1000 entry_*.s has it
 	flagsOfCHLD = entrySize * 17
 )
 
