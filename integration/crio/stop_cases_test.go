@@ -2,6 +2,8 @@ package crio
 
 import (
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var stopCases = []testCase{
@@ -163,4 +165,38 @@ var stopCases = []testCase{
 		},
 		want: `heard "SIGTERM", exit code 137, at the deadline: true`,
 	},
+	{
+		name: "policies: a stop whose timeout is shorter than the pod's grace period",
+		do: func(u *user) {
+			p := u.pod()
+			policies := []string{"observe", "delegate", "enforce"}
+			whole := make([]bool, len(policies))
+			var all []*container
+			for _, name := range policies {
+				all = append(all, p.run([]string{"serve", "-deaf"}, policy(name), grace(30*time.Second)))
+			}
+			u.beside(len(all), func(i int) {
+				u.ok("stop", "--timeout", "3", all[i].id)
+				ended := now()
+				whole[i] = ended-all[i].heard()[0].at >= 30*time.Second
+			})
+			for i, c := range all {
+				u.note("%s: heard %q, exit code %d, its whole grace: %v", policies[i], c.signals(), c.ended().ExitCode, whole[i])
+			}
+			p.remove()
+		},
+		want: `observe: heard "SIGTERM", exit code 137, its whole grace: false
+delegate: heard "SIGTERM", exit code 137, its whole grace: false
+`,
+		ours:   `enforce: heard "SIGTERM", exit code 137, its whole grace: true`,
+		better: "under enforce the pod's grace period is kept",
+		costly: true,
+	},
+}
+
+// now is CLOCK_MONOTONIC, as box has it.
+func now() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &t)
+	return time.Duration(t.Nano())
 }
