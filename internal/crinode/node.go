@@ -186,7 +186,7 @@ func (n *Node) CRIOPid() int {
 	return n.crio.Process.Pid
 }
 
-// Close removes all pods, ends CRI-O and gives up the namespaces.
+// Close removes all pods, ends CRI-O, and gives up namespaces and cgroups.
 func (n *Node) Close() error {
 	var errs []error
 	if n.CRIOPid() != 0 {
@@ -200,7 +200,22 @@ func (n *Node) Close() error {
 	if n.place != nil {
 		n.place.close()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, n.removeCgroups())...)
+}
+
+// removeCgroups waits until what was in them has ended, for a while.
+func (n *Node) removeCgroups() (err error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		err = nil
+		for _, cgroup := range n.Cgroups() {
+			if removed := os.Remove(cgroup); removed != nil && !errors.Is(removed, fs.ErrNotExist) {
+				err = errors.Join(err, removed)
+			}
+		}
+		if err == nil || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // Cgroups gives the directories of the node's cgroups, the innermost first.
