@@ -166,8 +166,7 @@ func (m *Machine) take(now Instant, ev Event) {
 	case StartRequest:
 		m.startRequest(ev.Request, ev.By)
 	case StartDone:
-		m.starting = 0
-		m.started = m.started || ev.Errno == 0
+		m.startDone(ev.Errno)
 	case SignalRequest:
 		m.signalRequest(now, ev)
 	case StopRequest:
@@ -237,6 +236,26 @@ func (m *Machine) startRequest(id RequestID, by *Caller) {
 		m.starting = id
 	}
 	m.reply(id, Effect{Outcome: outcome})
+}
+
+// startDone takes the end of a start. A stop signal that came before has reached
+// the runtime's init alone, which may have dropped it, as crun's does. The container's
+// program hears it now, if it is to stop; a bare signal that let the start pass is
+// history.
+func (m *Machine) startDone(errno int32) {
+	m.starting = 0
+	if errno != 0 || m.started {
+		return
+	}
+	m.started = true
+	s := &m.stop
+	switch {
+	case !s.open || !s.delivered || m.killing:
+	case s.demand || m.rules().keeps:
+		s.delivered, s.heard, s.send = false, false, attempt{}
+	default:
+		m.lapse(ETIMEDOUT)
+	}
 }
 
 // --- what callers ask for

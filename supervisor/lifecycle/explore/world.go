@@ -593,7 +593,8 @@ func (w *world) observe(ev lifecycle.Event, effects []lifecycle.Effect, say tell
 		say(w.now, ev, effects)
 	}
 	v := w.checker.Observe(w.now, ev, effects)
-	if !w.checker.Stopping() {
+	// What reached init before its program ran was the runtime's.
+	if !w.checker.Stopping() || ev.Kind == lifecycle.StartDone && ev.Errno == 0 {
 		w.reached &^= 1
 		w.doubtful &^= 1
 	}

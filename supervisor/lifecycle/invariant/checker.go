@@ -137,7 +137,9 @@ func (c *Checker) event(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 		}
 	case lifecycle.StartDone:
 		c.starting = 0
-		c.started = c.started || ev.Errno == 0
+		if ev.Errno == 0 && !c.started {
+			c.programRuns()
+		}
 	case lifecycle.Abandoned:
 		if c.starting == ev.Request {
 			c.starting = 0
@@ -175,6 +177,21 @@ func (c *Checker) event(now lifecycle.Instant, ev lifecycle.Event) *Violation {
 		c.recovered()
 	}
 	return nil
+}
+
+// programRuns: what the runtime's init was sent the container's program has not
+// heard. A stop is told to it again; a bare signal that kept nobody from the start is
+// over.
+func (c *Checker) programRuns() {
+	c.started = true
+	s := &c.stop
+	switch {
+	case !s.open || !s.delivered || c.killing:
+	case len(s.demands) > 0 || c.keeps():
+		s.delivered, s.heard = false, false
+	default:
+		c.lapse()
+	}
 }
 
 // recovered: what was under way may be begun again, once. Everything that was
