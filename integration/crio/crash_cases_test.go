@@ -67,7 +67,7 @@ var crashCases = []testCase{
 			for n := range 4 {
 				u.killMonitor(c)
 				u.must(rotate(c, n))
-				r := u.do("logs", "--reopen", c.id)
+				r := u.do("logs", "--reopen", "--tail", "1", c.id)
 				if !u.Stack.Ours() {
 					u.note("reopen: %d", r.code)
 					break

@@ -157,9 +157,9 @@ var stopCases = []testCase{
 		name: "enforce: the pod's grace period is the timeout, and is kept to",
 		do: func(u *user) {
 			p := u.pod()
-			c := p.run([]string{"serve", "-save", "40s"}, policy("enforce"), grace(4*time.Second))
+			c := p.run([]string{"serve", "-save", "20s"}, policy("enforce"), grace(4*time.Second))
 			u.ok("stop", "--timeout", "4", c.id)
-			// An entry every 4 seconds: one is there at the deadline, ten would be the end.
+			// An entry every 2 seconds: one or two are there at the deadline, ten would be the end.
 			u.note("heard %q, exit code %d, at the deadline: %v", c.signals(), c.ended().ExitCode, c.entries() >= 1 && c.entries() <= 5)
 			p.remove()
 		},

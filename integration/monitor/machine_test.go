@@ -318,7 +318,7 @@ func TestCreateThatHangsIsAborted(t *testing.T) {
 		_ = conn
 		c.gone()
 		if exists(c.dir + "/state") {
-			left, _ := filepath.Glob(c.dir + "/state/*/*")
+			left, _ := filepath.Glob(c.dir + "/state/[^.]*/*")
 			if len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}

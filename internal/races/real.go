@@ -15,6 +15,7 @@ import (
 	"gracerun.io/internal/crinode"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/recorder"
+	"gracerun.io/supervisor/settings"
 	"gracerun.io/timeline"
 )
 
@@ -51,7 +52,7 @@ func (s *Scenario) Unable() string {
 func (r *Real) Stage(s *Scenario, programs, dir, runtime string) *Staged {
 	policy := s.Ours.Policy
 	if policy == "" {
-		policy = "observe"
+		policy = settings.Defaults().Stop.Policy.String()
 	}
 	staged := &Staged{Scenario: s}
 	var both sync.WaitGroup
