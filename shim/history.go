@@ -82,32 +82,6 @@ func appendSeconds(b []byte, d lifecycle.Instant) []byte {
 	return append(b, text...)
 }
 
-// readJournal reads all that is left of a container's journal.
-func readJournal(dir *statedir.Dir) ([]journal.Record, error) {
-	var records []journal.Record
-	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
-		text, err := dir.ReadFile(name)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		j, err := journal.Read(text)
-		if err != nil {
-			return nil, err
-		}
-		if name == journal.ForkName && len(j.Records) > 0 && j.Records[0].Event == "" {
-			j.Records = j.Records[1:] // the last one of the journal
-		}
-		records = append(records, j.Records...)
-	}
-	if len(records) == 0 {
-		return nil, errors.New("no journal: only a container of gracemon or gracerun has one")
-	}
-	return records, nil
-}
-
 // events is `events --signals ID`; without --signals it is the wrapped runtime's.
 //
 // It prints what was asked of the container, what reached it and which breaches
@@ -172,7 +146,7 @@ func (c *call) follow(container *history.Container) error {
 	}
 	var f follower
 	for {
-		records, err := readJournal(dir)
+		j, err := history.ReadJournal(dir.FD())
 		if err != nil {
 			if !isRemoved(dir) {
 				return err
@@ -192,10 +166,9 @@ func (c *call) follow(container *history.Container) error {
 			write(1, appendEnd(out, gone, j))
 			return nil
 		}
-		j := &journal.Journal{Records: records}
 		var out []byte
 		over := false
-		for _, r := range f.fresh(records) {
+		for _, r := range f.fresh(j.Records) {
 			out = appendEvents(out, container.ID, container.Wall(j, r.At), &r)
 			over = r.State == lifecycle.Stopped.String() || r.State == lifecycle.Failed.String()
 		}

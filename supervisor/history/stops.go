@@ -14,17 +14,27 @@ import (
 	"gracerun.io/supervisor/lifecycle"
 )
 
-// Journal reads all that is left of the container's journal, from its first record
-// on where it was continued in a new file.
+// Journal reads all that is left of the container's journal.
 func (c *Container) Journal() (*journal.Journal, error) {
 	fd, err := unix.Open(c.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errors.New("open " + c.Path + ": " + err.Error())
 	}
 	defer unix.Close(fd)
-	var all *journal.Journal
-	for _, name := range [...]string{journal.OldName, journal.Name} {
-		text, err := wholefile.Read(fd, name, wholefile.NoFollow, maxFileMiB)
+	j, err := ReadJournal(fd)
+	if err != nil {
+		return nil, errors.New(c.Path + ": " + err.Error())
+	}
+	return j, nil
+}
+
+// ReadJournal reads all that is left of the journal in a directory with that
+// descriptor: from its first record on where it was continued in a new file, up to
+// the steps that callers have made beside a supervisor that does not answer.
+func ReadJournal(dir int) (*journal.Journal, error) {
+	all := new(journal.Journal)
+	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
+		text, err := wholefile.Read(dir, name, wholefile.NoFollow, maxFileMiB)
 		if err == unix.ENOENT {
 			continue
 		}
@@ -32,15 +42,15 @@ func (c *Container) Journal() (*journal.Journal, error) {
 		if err == nil {
 			j, err = journal.Read(text)
 		}
-		switch {
-		case err != nil:
-			return nil, errors.New(c.Path + "/" + name + ": " + err.Error())
-		case all != nil:
-			j.Records = append(all.Records, j.Records...)
+		if err != nil {
+			return nil, errors.New(name + ": " + err.Error())
 		}
-		all = j
+		if name == journal.ForkName && len(j.Records) > 0 && j.Records[0].Event == "" {
+			j.Records = j.Records[1:] // the last one of the journal
+		}
+		all.Config, all.Records = j.Config, append(all.Records, j.Records...)
 	}
-	if all == nil || len(all.Records) == 0 {
+	if len(all.Records) == 0 {
 		return nil, errors.New("no journal: only a container of gracemon or gracerun has one")
 	}
 	return all, nil
