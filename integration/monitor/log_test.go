@@ -121,13 +121,22 @@ func TestLogIsAFIFO(t *testing.T) {
 		c.expect("exit file", c.exitFile(), "3")
 		c.gone()
 		got := <-read
-		for i, n := range got {
-			if n != strconv.Itoa(i+1) {
-				t.Fatalf("record %d is %s", i+1, n)
+		// A supervisor that is killed between a write and its note cannot be known to have
+		// written: up to 4 KiB come again.
+		last, again := 0, 0
+		for i, text := range got {
+			n, err := strconv.Atoi(text)
+			if err == nil && n <= last && last-n < 4096/len("2026-11-28T16:00:00.123456789+00:00 stdout F 1\n") {
+				again++
+				last = n - 1
 			}
+			if err != nil || n != last+1 {
+				t.Fatalf("record %d is %s, after %d", i+1, text, last)
+			}
+			last = n
 		}
-		if len(got) != 3000 {
-			t.Errorf("the reader has %d records, want 3000", len(got))
+		if last != 3000 || again > 2 {
+			t.Errorf("the last record is %d, want 3000; some came again %d times, for 2 kills", last, again)
 		}
 	})
 }
