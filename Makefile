@@ -74,7 +74,7 @@ check:
 # race detector.
 HOST = gracerun.io/integration/host
 test: deps lint build crio
-	$(GO) test -race -short $$($(GO) list ./... | grep -v '^$(HOST)$$')
+	$(GO) test -race -short -timeout 45m $$($(GO) list ./... | grep -v '^$(HOST)$$')
 	$(GO) test -count=1 -v ./supervisor/lifecycle/explore
 	$(GO) test -short -timeout 2h $(HOST)
 
