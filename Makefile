@@ -95,7 +95,6 @@ critest: deps build
 # A kubelet and an API server over that CRI-O, stock and ours: pods that end in every
 # way, and drains of a node full of ledgers. Ten minutes, and six to build them.
 node-test: deps build
-	@integration/install-deps etcd-server
 	integration/crio/programs/build crio kubernetes
 	GRACERUN_NODE_TEST=1 $(GO) test -count=1 -v -timeout 1h ./integration/node
 
