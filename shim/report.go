@@ -18,10 +18,11 @@ func (c *call) fail(err error) int {
 }
 
 // warn reports what does not keep the command from going on. The standard error of
-// a command that makes a container is the container's, and its log: without a log of
-// gracerun's own the warning goes to the journal then, or to syslog.
+// a command that makes a container is the container's, and a pipe of a monitor is its
+// log: without a log of gracerun's own the warning goes to the journal then, or to
+// syslog. A terminal and a file are somebody's who reads them.
 func (c *call) warn(text string) {
-	if makes := c.command == "create" || c.command == "run"; makes && c.log == "" && !isTerminal(2) {
+	if makes := c.command == "create" || c.command == "run"; makes && c.log == "" && !isTerminal(2) && !isFile(2) {
 		if !sendDatagram(journalSocket, journalEntry("warning", text)) {
 			sendDatagram(syslogSocket, syslogEntry("", "warning", text))
 		}
@@ -148,6 +149,11 @@ func sendDatagram(path string, packet []byte) bool {
 	}
 	defer unix.Close(fd)
 	return unix.Sendto(fd, packet, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, &unix.SockaddrUnix{Name: path}) == nil
+}
+
+func isFile(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
 func isTerminal(fd int) bool {

@@ -120,7 +120,7 @@ func TestRootless(t *testing.T) {
 	said.want(t, "left", "")
 	t.Run("places", func(t *testing.T) {
 		said.want(t, "modes", "ada:600 f default/ID/container;ada:600 f default/ID/journal;ada:600 s default/ID/control;"+
-			"ada:600 s keeper;ada:700 d;ada:700 d default;ada:700 d default/ID;")
+			"ada:600 s keeper;ada:700 d;ada:700 d .ended;ada:700 d default;ada:700 d default/ID;")
 		said.want(t, "monitor", "libpod-conmon-ID.scope 0 1000 1")
 		said.want(t, "keeper", "run-ID.scope")
 	})
