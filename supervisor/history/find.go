@@ -32,7 +32,7 @@ type Container struct {
 // kind from the oldest to the newest.
 func List(base string) ([]Container, error) {
 	var all []Container
-	keys, err := entries(base)
+	keys, err := entries(unix.AT_FDCWD, base)
 	if err == unix.ENOENT {
 		return nil, nil
 	}
@@ -43,7 +43,7 @@ func List(base string) ([]Container, error) {
 		if strings.HasPrefix(key, ".") {
 			continue
 		}
-		ids, _ := entries(base + "/" + key) // it is removed, or no directory
+		ids, _ := entries(unix.AT_FDCWD, base+"/"+key) // it is removed, or no directory
 		for _, id := range ids {
 			if statedir.ValidateID(id) == nil {
 				if c, ok := read(base+"/"+key+"/"+id, id); ok {
@@ -101,8 +101,10 @@ func read(path, id string) (c Container, ok bool) {
 	return c, true
 }
 
-func entries(path string) (all []string, err error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// entries gives the names in a directory, whose path is taken from the directory
+// with the descriptor at (openat(2)).
+func entries(at int, path string) (all []string, err error) {
+	fd, err := unix.Openat(at, path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -127,29 +127,14 @@ func openEnded(base string, create bool) (int, error) {
 // names gives the entries, oldest first. What else is in the directory is nobody's
 // business.
 func names(top int) (all []entry, err error) {
-	fd, err := unix.Openat(top, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0) // a position of its own
+	found, err := entries(top, ".")
+	for _, name := range found {
+		if e, ok := parseEntry(name); ok {
+			all = append(all, e)
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	defer unix.Close(fd)
-	var buf [8192]byte
-	for {
-		n, err := unix.ReadDirent(fd, buf[:])
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n <= 0 {
-			break
-		}
-		_, _, found := unix.ParseDirent(buf[:n], -1, nil)
-		for _, name := range found {
-			if e, ok := parseEntry(name); ok {
-				all = append(all, e)
-			}
-		}
 	}
 	slices.SortFunc(all, func(a, b entry) int { return int(max(-1, min(1, a.at-b.at))) })
 	return all, nil
