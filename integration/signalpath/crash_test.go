@@ -79,20 +79,30 @@ func TestOneOfManyCreates(t *testing.T) {
 	})
 }
 
-// createAlone has gracerun create the container, whose init gets files: it would
-// keep a pipe of the test open.
+// createAlone has gracerun create the container as a monitor does: standard output and
+// error are a pipe. The container's init keeps the pipe open, so createAlone reads only
+// what is in it when create has returned.
 func createAlone(t *testing.T, c *testbed.Container, env []string) (result, error) {
-	said, err := os.CreateTemp(t.TempDir(), "said")
-	if err != nil {
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC); err != nil {
 		return result{}, err
 	}
-	defer said.Close()
+	defer unix.Close(ends[0])
+	if err := unix.SetNonblock(ends[0], true); err != nil {
+		return result{}, err
+	}
+	said := os.NewFile(uintptr(ends[1]), "said")
 	cmd := c.Command(patience(t), gracerun(), "create", "--bundle", c.Bundle(), c.ID)
 	cmd.Env = append(append([]string(nil), cmd.Env...), env...)
 	cmd.Stdout, cmd.Stderr = said, said
 	_ = cmd.Run()
-	text, err := os.ReadFile(said.Name())
-	return result{stderr: string(text), code: cmd.ProcessState.ExitCode()}, err
+	said.Close()
+	text := make([]byte, 64<<10)
+	n, err := unix.Read(ends[0], text)
+	if errors.Is(err, unix.EAGAIN) {
+		n, err = 0, nil
+	}
+	return result{stderr: string(text[:max(n, 0)]), code: cmd.ProcessState.ExitCode()}, err
 }
 
 // gracerun dies before or after each call of the wrapped runtime. What it leaves
