@@ -22,10 +22,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
 
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
 )
 
 // Bounds are the upper bounds of the histogram of the share of a grace period that
@@ -42,6 +44,10 @@ const (
 	containersName = "gracerun_containers"
 	deafName       = "gracerun_containers_deaf"
 	lastName       = "gracerun_last_counted_timestamp_seconds"
+	logName        = "gracerun_log_bytes_total"
+	lostName       = "gracerun_log_lost_bytes_total"
+	logThereName   = "gracerun_containers_log_bytes"
+	lostThereName  = "gracerun_containers_log_lost_bytes"
 )
 
 // A Collector keeps the counters of one state base. It is not safe for use by
@@ -53,6 +59,9 @@ type Collector struct {
 	sum      float64
 	last     time.Time // deletion of the last container that was counted
 }
+
+// unlabelled are the counters without labels, which are there from the beginning.
+var unlabelled = []string{restartsName, countedName, logName, lostName}
 
 // series is a counter: the family, and its labels as they are written.
 type series struct{ name, labels string }
@@ -68,8 +77,7 @@ func (c *Collector) Collect() ([]*dto.MetricFamily, error) {
 	if err != nil {
 		return nil, err
 	}
-	there := map[string]float64{}
-	deaf := 0.0
+	now := present{policies: map[string]float64{}}
 	for i := range all {
 		container := &all[i]
 		if container.Gone {
@@ -79,13 +87,32 @@ func (c *Collector) Collect() ([]*dto.MetricFamily, error) {
 			}
 			continue
 		}
-		policy := policyOf(container)
-		there[policy]++
+		now.policies[policyOf(container)]++
 		if isDeaf(container) {
-			deaf++
+			now.deaf++
 		}
+		log := totals(container)
+		now.log += float64(log.Written)
+		now.lost += float64(log.Lost)
 	}
-	return c.families(there, deaf), nil
+	return c.families(&now), nil
+}
+
+// present is what is true of the containers that are there.
+type present struct {
+	policies        map[string]float64 // how many there are
+	deaf, log, lost float64
+}
+
+// totals gives those of a container's log; none of one without.
+func totals(c *history.Container) (t spool.Totals) {
+	dir, err := unix.Open(c.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return t
+	}
+	defer unix.Close(dir)
+	t, _ = spool.ReadTotals(dir) // no log, or one that an older gracemon has kept no totals of
+	return t
 }
 
 func policyOf(c *history.Container) string {
@@ -120,6 +147,9 @@ func isDeaf(c *history.Container) bool {
 // count adds a container that is gone.
 func (c *Collector) count(container *history.Container) {
 	c.add(countedName)
+	log := totals(container)
+	c.counters[series{logName, ""}] += float64(log.Written)
+	c.counters[series{lostName, ""}] += float64(log.Lost)
 	j, err := container.Journal()
 	if err != nil {
 		return
@@ -161,12 +191,14 @@ func (c *Collector) add(name string, labels ...string) {
 
 // --- families
 
-func (c *Collector) families(there map[string]float64, deaf float64) []*dto.MetricFamily {
+func (c *Collector) families(now *present) []*dto.MetricFamily {
 	families := []*dto.MetricFamily{
 		family(stopsName, "Stops of deleted containers by outcome and policy; lapsed is a bare stop signal whose window nobody ended.", dto.MetricType_COUNTER),
 		family(breachesName, "Signals that a grace period should have been spared, by kind, program of the caller and policy.", dto.MetricType_COUNTER),
 		family(restartsName, "Supervisors that died or were upgraded, and went on in another process.", dto.MetricType_COUNTER),
 		family(countedName, "Deleted containers that are in these counters.", dto.MetricType_COUNTER),
+		family(logName, "Bytes that deleted containers have in their log files, as written.", dto.MetricType_COUNTER),
+		family(lostName, "Bytes of output that the logs of deleted containers never had.", dto.MetricType_COUNTER),
 	}
 	sorted := slices.SortedFunc(maps.Keys(c.counters), func(a, b series) int {
 		return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.labels, b.labels))
@@ -177,30 +209,36 @@ func (c *Collector) families(there map[string]float64, deaf float64) []*dto.Metr
 				f.Metric = append(f.Metric, &dto.Metric{Label: pairs(s.labels), Counter: &dto.Counter{Value: ptr(c.counters[s])}})
 			}
 		}
-		if f.Metric == nil && (f.GetName() == restartsName || f.GetName() == countedName) {
+		if f.Metric == nil && slices.Contains(unlabelled, f.GetName()) {
 			f.Metric = []*dto.Metric{{Counter: &dto.Counter{Value: ptr(0.0)}}}
 		}
 	}
 	used := family(usedName, "Share of the grace period that passed before the container ended.", dto.MetricType_HISTOGRAM)
 	used.Metric = []*dto.Metric{{Histogram: c.histogram()}}
 	containers := family(containersName, "Containers that are there, by policy.", dto.MetricType_GAUGE)
-	for _, policy := range slices.Sorted(maps.Keys(there)) {
-		containers.Metric = append(containers.Metric, &dto.Metric{Label: []*dto.LabelPair{{Name: ptr("policy"), Value: ptr(policy)}}, Gauge: &dto.Gauge{Value: ptr(there[policy])}})
+	for _, policy := range slices.Sorted(maps.Keys(now.policies)) {
+		containers.Metric = append(containers.Metric, &dto.Metric{Label: []*dto.LabelPair{{Name: ptr("policy"), Value: ptr(policy)}}, Gauge: &dto.Gauge{Value: ptr(now.policies[policy])}})
 	}
-	deafs := family(deafName, "Containers that are there and whose init will not hear its stop signal.", dto.MetricType_GAUGE)
-	deafs.Metric = []*dto.Metric{{Gauge: &dto.Gauge{Value: &deaf}}}
-	last := family(lastName, "Deletion of the last container that is in these counters.", dto.MetricType_GAUGE)
 	seconds := 0.0
 	if !c.last.IsZero() {
 		seconds = float64(c.last.UnixMicro()) / 1e6
 	}
-	last.Metric = []*dto.Metric{{Gauge: &dto.Gauge{Value: &seconds}}}
-	families = append(families, used, containers, deafs, last)
+	families = append(families, used, containers,
+		gauge(deafName, "Containers that are there and whose init will not hear its stop signal.", now.deaf),
+		gauge(logThereName, "Bytes that the containers that are there have in their log files, as written.", now.log),
+		gauge(lostThereName, "Bytes of output that the logs of the containers that are there will never have.", now.lost),
+		gauge(lastName, "Deletion of the last container that is in these counters.", seconds))
 	return slices.DeleteFunc(families, func(f *dto.MetricFamily) bool { return f.Metric == nil })
 }
 
 func family(name, help string, kind dto.MetricType) *dto.MetricFamily {
 	return &dto.MetricFamily{Name: &name, Help: &help, Type: &kind}
+}
+
+func gauge(name, help string, value float64) *dto.MetricFamily {
+	f := family(name, help, dto.MetricType_GAUGE)
+	f.Metric = []*dto.Metric{{Gauge: &dto.Gauge{Value: &value}}}
+	return f
 }
 
 func (c *Collector) histogram() *dto.Histogram {
@@ -273,7 +311,7 @@ func (c *Collector) Resume(text io.Reader) error {
 	if seconds := last.Metric[0].GetGauge().GetValue(); seconds != 0 {
 		c.last = time.UnixMicro(int64(math.Round(seconds * 1e6)))
 	}
-	for _, name := range []string{stopsName, breachesName, restartsName, countedName} {
+	for _, name := range append([]string{stopsName, breachesName}, unlabelled...) {
 		for _, m := range families[name].GetMetric() {
 			var b strings.Builder
 			for _, l := range m.Label {

@@ -4,16 +4,22 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
+	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/logs/spool"
 )
 
 const second = lifecycle.Instant(lifecycle.Second)
@@ -58,10 +64,23 @@ func deleted(t *testing.T, id string, took lifecycle.Instant, early bool) {
 	if err := dir.WriteRecord(record); err != nil {
 		t.Fatal(err)
 	}
+	logged(t, dir, 1000, 10)
 	warning, err := history.Retire(dir, history.Limits{Containers: 100, Bytes: 1 << 20})
 	if errors.Join(warning, err) != nil {
 		t.Fatal(warning, err)
 	}
+}
+
+// logged gives a container a log with so many bytes, and so many missing.
+func logged(t *testing.T, dir *statedir.Dir, written, lost int64) {
+	t.Helper()
+	c, err := spool.OpenCursor(dir.FD())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetTotal(written)
+	c.Lose(0, 0, lost)
 }
 
 func text(t *testing.T, c *Collector, openMetrics bool) string {
@@ -107,6 +126,8 @@ func TestCounters(t *testing.T) {
 		`gracerun_stop_grace_used_ratio_sum 0.4`,
 		`gracerun_containers_counted_total 2`,
 		`gracerun_supervisor_restarts_total 0`,
+		`gracerun_log_bytes_total 2000`,
+		`gracerun_log_lost_bytes_total 20`,
 	}
 	has(t, text(t, c, false), want...)
 	has(t, text(t, c, false), want...) // nobody is counted twice
@@ -118,7 +139,42 @@ func TestCounters(t *testing.T) {
 	}
 	has(t, text(t, next, false), want...)
 	deleted(t, "c", 12*second, false)
-	has(t, text(t, next, false), `gracerun_stop_grace_used_ratio_bucket{le="1"} 2`, `gracerun_stop_grace_used_ratio_count 3`, `gracerun_containers_counted_total 3`)
+	has(t, text(t, next, false), `gracerun_stop_grace_used_ratio_bucket{le="1"} 2`, `gracerun_stop_grace_used_ratio_count 3`, `gracerun_containers_counted_total 3`,
+		`gracerun_log_bytes_total 3000`, `gracerun_log_lost_bytes_total 30`)
+}
+
+// The log's totals are kept under the name that the logs give them.
+func TestTotalsAreKept(t *testing.T) {
+	if history.CursorFile != spool.CursorName {
+		t.Errorf("history keeps %q, the totals are in %q", history.CursorFile, spool.CursorName)
+	}
+}
+
+// A container whose init is deaf: this test's process ignores a signal.
+func TestDeaf(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "base")
+	t.Setenv("GRACERUN_STATE_DIR", base)
+	dir, err := statedir.Create("", "deaf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	signal.Ignore(unix.SIGUSR2)
+	defer signal.Reset(unix.SIGUSR2)
+	self, err := process.Identify(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &statedir.Record{ID: "deaf", Bundle: "/b", Runtime: "/usr/bin/runc", Init: self.String(), StopSignal: signals.USR2, Policy: "delegate"}
+	if err := dir.WriteRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	has(t, text(t, New(base), false), "gracerun_containers_deaf 1")
+	r.StopSignal = signals.TERM
+	if err := dir.WriteRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	has(t, text(t, New(base), false), "gracerun_containers_deaf 0")
 }
 
 func TestResumeRefuses(t *testing.T) {
@@ -142,8 +198,12 @@ func TestContainersThatAreThere(t *testing.T) {
 		if err := dir.WriteRecord(r); err != nil {
 			t.Fatal(err)
 		}
+		if i > 0 { // one has no log
+			logged(t, dir, 500, int64(i))
+		}
 	}
-	has(t, text(t, New(base), false), `gracerun_containers{policy="enforce"} 2`, `gracerun_containers{policy="observe"} 1`, `gracerun_containers_deaf 0`)
+	has(t, text(t, New(base), false), `gracerun_containers{policy="enforce"} 2`, `gracerun_containers{policy="observe"} 1`, `gracerun_containers_deaf 0`,
+		`gracerun_containers_log_bytes 1000`, `gracerun_containers_log_lost_bytes 3`, `gracerun_log_bytes_total 0`)
 }
 
 // promtool finds nothing to complain of. It reads the text format only.

@@ -163,7 +163,7 @@ func readTrace(what string) (*timeline.Timeline, error) {
 }
 
 func readJournalDir(dir string) (*timeline.Timeline, error) {
-	j, err := story.ReadDir(dir)
+	j, err := history.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func record(ctx context.Context, id string, pid int) (*timeline.Timeline, error)
 			continue
 		}
 		// Again and again: when the container ends its directory is removed.
-		if j, err := story.ReadDir(dir); err == nil {
+		if j, err := history.ReadDir(dir); err == nil {
 			last = j
 		}
 	}

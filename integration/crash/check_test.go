@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"gracerun.io/internal/story"
 	"gracerun.io/runtime/statedir"
+	"gracerun.io/supervisor/history"
 )
 
 // check looks whether everything is there that was promised.
@@ -164,7 +164,7 @@ func lineOf(n uint64) string {
 
 // readJournal finds the deadline of the stop, and keeps the text for a report.
 func (r *round) readJournal() {
-	j, err := story.ReadDir(r.stateDir())
+	j, err := history.ReadDir(r.stateDir())
 	if errors.Is(err, fs.ErrNotExist) && r.deleted {
 		return
 	}

@@ -13,10 +13,10 @@ import (
 
 	"gracerun.io/faults"
 	"gracerun.io/faults/plan"
-	"gracerun.io/internal/story"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/recorder"
 	"gracerun.io/signals"
+	"gracerun.io/supervisor/history"
 )
 
 // workload answers each TERM with a line, and ends with status 5 at USR1.
@@ -289,7 +289,7 @@ func (s *stage) journalHas(t *testing.T, event string, want int) {
 	n := 0
 	err := testbed.Until(s.ctx, "the journal says so", func() bool {
 		n = 0
-		j, err := story.ReadDir(s.StateDir())
+		j, err := history.ReadDir(s.StateDir())
 		if err != nil {
 			return false
 		}

@@ -15,6 +15,7 @@ import (
 	"gracerun.io/recorder"
 	"gracerun.io/signals"
 	"gracerun.io/signals/process"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/timeline"
 )
 
@@ -207,7 +208,7 @@ func (f *Facts) readLedger() {
 func (f *Facts) draw(events []recorder.Event) {
 	recorder.Draw(f.Timeline, events, signals.TERM)
 	if dir := f.Container.StateDir(); dir != "" {
-		if j, err := story.ReadDir(dir); err == nil {
+		if j, err := history.ReadDir(dir); err == nil {
 			story.Draw(f.Timeline, j)
 		}
 	}

@@ -2,9 +2,6 @@
 package story
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,25 +11,6 @@ import (
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/timeline"
 )
-
-// ReadDir reads the journal in a state directory, from its first record on where
-// it was continued in a new file.
-func ReadDir(dir string) (*journal.Journal, error) {
-	text, err := os.ReadFile(filepath.Join(dir, journal.Name))
-	if err != nil {
-		return nil, err
-	}
-	j, err := journal.Read(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	if text, err := os.ReadFile(filepath.Join(dir, journal.OldName)); err == nil {
-		if old, err := journal.Read(text); err == nil {
-			j.Records = append(old.Records, j.Records...)
-		}
-	}
-	return j, nil
-}
 
 // Draw adds what the journal says to a timeline: what callers asked for in the
 // runtime's lane, what the machine decided in the monitor's, and the end of init

@@ -2,14 +2,13 @@ package story
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/signals"
+	"gracerun.io/supervisor/history"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/timeline"
@@ -50,7 +49,7 @@ func TestDraw(t *testing.T) {
 		}
 	}
 	w.Close()
-	j, err := ReadDir(dir)
+	j, err := history.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,18 +69,5 @@ func TestDraw(t *testing.T) {
 	}
 	if len(tl.Grace) != 1 || tl.Grace[0].Deadline-tl.Grace[0].From != 4e9 {
 		t.Errorf("grace periods: %v; want one, of 4 s", tl.Grace)
-	}
-}
-
-func TestReadDirWithout(t *testing.T) {
-	if _, err := ReadDir(t.TempDir()); !os.IsNotExist(err) {
-		t.Errorf("without a journal: %v", err)
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, journal.Name), []byte("what\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), dir) {
-		t.Errorf("of something else: %v", err)
 	}
 }

@@ -18,6 +18,10 @@ import (
 // container: conmon's --name. Podman writes the name into no annotation.
 const NameFile = "name"
 
+// CursorFile is the file in a state directory that has the log's totals
+// (spool.ReadTotals): a page, which is kept as it is.
+const CursorFile = "cursor"
+
 // Container is a container that is there, or was.
 type Container struct {
 	ID     string

@@ -3,8 +3,8 @@
 // and gone, by what people call them.
 //
 // A kept container is a directory BASE/.ended/NAME with the files "container" (the
-// record), "journal", "journal.old", "journal.beside" and "name" of its state directory, as hard links
-// to them: to keep a container costs no copy. NAME is SIZE-TIME-ID, with the bytes of
+// record), "journal", "journal.old", "journal.beside", "name" and "cursor" (the log's totals) of its
+// state directory, as hard links to them: to keep a container costs no copy. NAME is SIZE-TIME-ID, with the bytes of
 // the files and the time in microseconds, so that one look at the names tells what
 // has to go for the newest to have room.
 //
@@ -36,7 +36,7 @@ type Limits struct {
 const Dir = ".ended"
 
 // kept are the files that tell the story of a container.
-var kept = [...]string{statedir.RecordName, journal.Name, journal.OldName, journal.ForkName, NameFile}
+var kept = [...]string{statedir.RecordName, journal.Name, journal.OldName, journal.ForkName, NameFile, CursorFile}
 
 // Retire removes the state directory of a container, and keeps what it tells. That
 // it could not be kept is a warning; the directory is removed all the same. One

@@ -9,28 +9,45 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/internal/wholefile"
+	"gracerun.io/runtime/statedir"
 	"gracerun.io/supervisor/hostclock"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 )
 
-// Journal reads all that is left of the container's journal.
-func (c *Container) Journal() (*journal.Journal, error) {
-	fd, err := unix.Open(c.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+// Journal reads all that is left of the container's journal, as ReadDir does.
+func (c *Container) Journal() (*journal.Journal, error) { return ReadDir(c.Path) }
+
+// ReadDir reads the journal in a state directory, or in one that was kept, as
+// ReadJournal does. The error names the directory or the file.
+func ReadDir(path string) (*journal.Journal, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, errors.New("open " + c.Path + ": " + err.Error())
+		return nil, &statedir.Error{Op: "open", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
 	j, err := ReadJournal(fd)
 	if err != nil {
-		return nil, errors.New(c.Path + ": " + err.Error())
+		return nil, &statedir.Error{Op: "read the journal in", Path: path, Err: err}
 	}
 	return j, nil
 }
 
+// ErrNoJournal: there is no journal in the directory. It is a unix.ENOENT too.
+var ErrNoJournal error = noJournal{}
+
+type noJournal struct{}
+
+func (noJournal) Error() string {
+	return "no journal: only a container of gracemon or gracerun has one"
+}
+
+func (noJournal) Unwrap() error { return unix.ENOENT }
+
 // ReadJournal reads all that is left of the journal in a directory with that
 // descriptor: from its first record on where it was continued in a new file, up to
-// the steps that callers have made beside a supervisor that does not answer.
+// the steps that callers have made beside a supervisor that does not answer. The
+// error names the file; it is ErrNoJournal where there is none.
 func ReadJournal(dir int) (*journal.Journal, error) {
 	all := new(journal.Journal)
 	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
@@ -51,7 +68,7 @@ func ReadJournal(dir int) (*journal.Journal, error) {
 		all.Config, all.Records = j.Config, append(all.Records, j.Records...)
 	}
 	if len(all.Records) == 0 {
-		return nil, errors.New("no journal: only a container of gracemon or gracerun has one")
+		return nil, ErrNoJournal
 	}
 	return all, nil
 }

@@ -1,7 +1,14 @@
 package history
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/journal"
@@ -102,5 +109,62 @@ func TestNoStop(t *testing.T) {
 	s.exit(second, lifecycle.Exited(0))
 	if stops := Stops(&s.journal); stops != nil {
 		t.Errorf("%+v", stops)
+	}
+}
+
+// Without a journal the error is ENOENT to who asks, and it names the directory; so
+// does that of a file that is none.
+func TestReadDirWithout(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := ReadDir(dir); !errors.Is(err, fs.ErrNotExist) || !errors.Is(err, ErrNoJournal) || !strings.Contains(err.Error(), dir) {
+		t.Errorf("without a journal: %v", err)
+	}
+	if _, err := ReadDir(dir + "/none"); !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNoJournal) {
+		t.Errorf("without a directory: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, journal.Name), []byte("what\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadDir(dir); err == nil || !strings.Contains(err.Error(), dir) || !strings.Contains(err.Error(), journal.Name) {
+		t.Errorf("of something else: %v", err)
+	}
+}
+
+// What callers did beside a supervisor that does not answer is told too, and the
+// record with which their own journal begins, the last one of the other, once.
+func TestReadDirWithFork(t *testing.T) {
+	path := t.TempDir()
+	dir, err := unix.Open(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dir)
+	config := lifecycle.DefaultConfig()
+	w, err := journal.Create(dir, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Step(lifecycle.New(config), second, lifecycle.Event{Kind: lifecycle.CreateDone}); err != nil {
+		t.Fatal(err)
+	}
+	fork, machine, err := journal.Fork(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fork.Close()
+	if _, err := fork.Step(machine, 2*second, lifecycle.Event{Kind: lifecycle.StopRequest, Request: lifecycle.FirstRequest, Grace: 4 * lifecycle.Second}); err != nil {
+		t.Fatal(err)
+	}
+	j, err := ReadDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var events []string
+	for _, r := range j.Records {
+		events = append(events, r.Event)
+	}
+	if got := strings.Join(events, "; "); got != "create-done ok; stop #2 grace=4s" && got != "create-done ok; stop #1 grace=4s" {
+		t.Errorf("it tells %q", got)
 	}
 }

@@ -91,6 +91,7 @@ func TestFullDiskForLong(t *testing.T) {
 	release()
 	c.logs.tryAgain(lifecycle.Never)
 	c.says(numbered(100000, 100010))
+	totals := c.logs.cursor.Totals()
 	c.ends()
 	if len(c.warnings) != 2 {
 		t.Errorf("warnings are %q", c.warnings)
@@ -104,9 +105,34 @@ func TestFullDiskForLong(t *testing.T) {
 	if !found || before != numbered(0, 10) && !strings.HasPrefix(all, before) || !strings.HasSuffix(all, after) || len(after) < 1<<19 {
 		t.Fatalf("the log has %d bytes before and %d after the gap", len(before), len(after))
 	}
+	if totals.Lost != int64(missing) {
+		t.Errorf("the cursor says that %d bytes are missing, the log %d", totals.Lost, missing)
+	}
 	if len(before)+missing+len(after) != len(all) {
 		t.Errorf("the log says that %d bytes are missing; they are %d", missing, len(all)-len(before)-len(after))
 	}
+}
+
+// A container ends over a full disk, and nobody waits any longer: what is still owed to
+// the log counts as lost.
+func TestForgo(t *testing.T) {
+	disk := smallDisk(t, 4<<20)
+	c := run(t, Options{File: filepath.Join(disk, "log")})
+	c.says(numbered(0, 10))
+	defer fill(t, filepath.Join(disk, "ballast"))()
+	c.says(numbered(10, 20000))
+	unix.Close(c.pipe)
+	c.out.Drain()
+	c.logs.Finish()
+	owed := c.logs.Owed()
+	if totals := c.logs.cursor.Totals(); owed == 0 || totals.Lost != 0 {
+		t.Fatalf("%d bytes are owed, %d are lost already", owed, totals.Lost)
+	}
+	c.logs.Forgo()
+	if totals := c.logs.cursor.Totals(); totals.Lost != owed {
+		t.Errorf("%d bytes are lost, want the %d that were owed", totals.Lost, owed)
+	}
+	c.logs.Close()
 }
 
 // spoolPages is how much memory the spool of stdout takes.

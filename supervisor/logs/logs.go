@@ -385,6 +385,20 @@ func (l *Logs) Owed() (bytes int64) {
 	return bytes
 }
 
+// Forgo takes note that the logs will never have what is owed to them.
+func (l *Logs) Forgo() {
+	for _, s := range l.streams {
+		if s == nil {
+			continue
+		}
+		for log, used := range [spool.Logs]bool{k8sLog: l.k8s != nil, journalLog: l.journal != nil} {
+			if left := s.spool.Size() - s.pos(log); used && left > 0 {
+				l.cursor.Lose(int(s.source), log, left)
+			}
+		}
+	}
+}
+
 // Sync has the log file written to its disk.
 func (l *Logs) Sync() {
 	if l.k8s != nil {

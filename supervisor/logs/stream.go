@@ -277,8 +277,11 @@ func (s *Stream) throwAway(reason error) (int, Result) {
 
 // lose takes note of output that no log will have.
 func (s *Stream) lose(n int) {
-	for log := range spool.Logs {
-		s.l.cursor.SetDropped(int(s.source), log, s.l.cursor.Dropped(int(s.source), log)+int64(n))
+	if s.l.k8s != nil {
+		s.l.cursor.Lose(int(s.source), k8sLog, int64(n))
+	}
+	if s.l.journal != nil {
+		s.l.cursor.Lose(int(s.source), journalLog, int64(n))
 	}
 }
 
@@ -381,7 +384,7 @@ func (s *Stream) dropFor(log int, keep int64) {
 		to = max(to, c.Detach(int(s.source)))
 	}
 	to += wholeLine(s.view(to, maxRecord))
-	c.SetDropped(int(s.source), log, c.Dropped(int(s.source), log)+to-from)
+	c.Lose(int(s.source), log, to-from)
 	c.SetPos(int(s.source), log, to, false)
 }
 

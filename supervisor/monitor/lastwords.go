@@ -49,6 +49,7 @@ func (c *Container) speakLastWords(then func()) {
 			return
 		}
 		if left > 0 {
+			c.lastWords.Forgo()
 			text := "container " + c.o.ID + ": the last " + strconv.FormatInt(left, 10) +
 				" bytes of its output are lost: its log could not be written"
 			c.notes.warn(text)

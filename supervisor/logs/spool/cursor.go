@@ -46,6 +46,7 @@ type words struct {
 		count, to uint64 // in the ring: where the output ends, and up to where it is being filled
 	}
 	mark [2]uint64 // what is at the end of a page of the ring before it is filled
+	lost uint64    // bytes that a log will never have, of all streams and logs, said or not
 }
 
 const (
@@ -203,7 +204,7 @@ func (c *Cursor) Reset() { *c.w = words{magic: magic} }
 
 // valid reports whether a supervisor can have written this.
 func (w *words) valid() bool {
-	sum := w.total
+	sum := w.total | w.lost
 	for s := range w.pos {
 		for l := range w.pos[s] {
 			if w.pos[s][l].at&^uint64(inside) > maxOffset || w.pos[s][l].dropped > maxOffset {
@@ -268,6 +269,12 @@ func (c *Cursor) Dropped(stream, log int) int64 {
 // SetDropped changes it.
 func (c *Cursor) SetDropped(stream, log int, bytes int64) {
 	c.store(&c.w.pos[stream][log].dropped, uint64(bytes))
+}
+
+// Lose takes note of bytes that the log will never have.
+func (c *Cursor) Lose(stream, log int, bytes int64) {
+	c.SetDropped(stream, log, c.Dropped(stream, log)+bytes)
+	c.store(&c.w.lost, atomic.LoadUint64(&c.w.lost)+uint64(bytes))
 }
 
 // Total is how many bytes were written to the log file, and to those before it.

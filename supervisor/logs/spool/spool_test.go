@@ -158,6 +158,32 @@ func TestCursorOutlivesItsWriter(t *testing.T) {
 	c.Close()
 }
 
+// The totals are told to whoever asks, while the cursor is in use.
+func TestTotals(t *testing.T) {
+	dir, path := openDir(t)
+	if _, err := ReadTotals(dir); err != unix.ENOENT {
+		t.Errorf("without a cursor: %v", err)
+	}
+	c, err := OpenCursor(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetTotal(9)
+	c.Lose(0, 1, 5)
+	c.Lose(1, 0, 7)
+	if got, err := ReadTotals(dir); err != nil || got != (Totals{Written: 9, Lost: 12}) || got != c.Totals() || c.Dropped(0, 1) != 5 || c.Dropped(1, 0) != 7 {
+		t.Errorf("%+v, %v, the cursor is %+v", got, err, c.w)
+	}
+	for _, content := range []string{"", "x", strings.Repeat("\x00", cursorSize), strings.Repeat("\xff", cursorSize)} {
+		os.WriteFile(filepath.Join(path, CursorName+".new"), []byte(content), 0o600)
+		os.Rename(filepath.Join(path, CursorName+".new"), filepath.Join(path, CursorName))
+		if got, err := ReadTotals(dir); err != ErrCursor || got != (Totals{}) {
+			t.Errorf("%d bytes: %+v, %v", len(content), got, err)
+		}
+	}
+}
+
 // Killed before the first store: the file may be empty, short, or without magic.
 func TestCursorThatWasNotFinished(t *testing.T) {
 	for _, content := range []string{"", "x", strings.Repeat("\x00", cursorSize)} {
