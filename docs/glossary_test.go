@@ -37,19 +37,19 @@ func glossary(t *testing.T) (entries []entry) {
 // pending are retired words that a package has still to do without.
 var pending = map[string]string{
 	"bed":      "supervisor/slumber supervisor/slumber/helper supervisor/monitor",
-	"deposit":  "supervisor/keeper supervisor/monitor",
-	"Handed":   "supervisor/attach supervisor/monitor runtime/native",
+	"deposit":  "supervisor/monitor",
+	"Handed":   "supervisor/attach supervisor/monitor",
 	"handOn":   "supervisor/monitor",
 	"HandOver": "supervisor/attach supervisor/monitor",
 	"heritage": "supervisor/monitor",
-	"letGo":    "supervisor/keeper supervisor/logs supervisor/monitor runtime/native",
+	"letGo":    "supervisor/monitor",
 	"memo":     "supervisor/monitor",
 	"origin":   "supervisor/recovery supervisor/monitor",
 	"passOn":   "supervisor/monitor",
 	"patience": "supervisor/recovery supervisor/monitor",
 	"slumber":  "supervisor/slumber",
-	"succeed":  "supervisor/monitor supervisor/lifecycle/explore",
-	"tell":     "supervisor/monitor supervisor/lifecycle/explore runtime/native",
+	"succeed":  "supervisor/monitor",
+	"tell":     "supervisor/monitor",
 }
 
 // TestGlossary: the documents use each word of the glossary, and the code declares

@@ -384,7 +384,7 @@ func (a *alone) perform(e lifecycle.Effect) []lifecycle.Event {
 		return []lifecycle.Event{answer(e, errnoOf(a.recordExit(e)))}
 	case lifecycle.RunExitCommand:
 		return []lifecycle.Event{{Kind: lifecycle.ExitCommandDone}}
-	case lifecycle.Violation:
+	case lifecycle.RecordBreach:
 		breach.Of(a.id(), "gracerun", a.machine, e, now()).Send()
 	case lifecycle.Reply:
 		if e.Request == a.self && a.answer == nil {

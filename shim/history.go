@@ -259,7 +259,7 @@ func appendEvents(b []byte, id string, at time.Time, r *journal.Record) []byte {
 		b = appendEvent(b, id, at, words[0], words[1:])
 	}
 	for _, effect := range r.Effects {
-		if words := strings.Fields(effect); words[0] == lifecycle.Violation.String() {
+		if words := strings.Fields(effect); words[0] == lifecycle.RecordBreach.String() {
 			b = appendEvent(b, id, at, words[0], words[1:])
 		}
 	}
@@ -308,7 +308,7 @@ func appendEvent(b []byte, id string, at time.Time, kind string, words []string)
 			b = appendPair(b, "signal", w)
 		case w == "ok":
 			b = append(b, `"errno":0`...)
-		case kind == lifecycle.Violation.String():
+		case kind == lifecycle.RecordBreach.String():
 			b = appendPair(b, "breach", w)
 		default: // all, force, unknown
 			b = append(appendJSON(b, w), ":true"...)

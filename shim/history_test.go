@@ -17,9 +17,9 @@ func TestEventLines(t *testing.T) {
 		record journal.Record
 		want   string
 	}{
-		{journal.Record{Event: "signal #12 SIGTERM all force", Effects: []string{"violation #12 repeated-stop", "deliver #12 SIGTERM to=init"}},
+		{journal.Record{Event: "signal #12 SIGTERM all force", Effects: []string{"breach #12 repeated-stop", "deliver #12 SIGTERM to=init"}},
 			`{"type":"signal","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#12","signal":"SIGTERM","all":true,"force":true}}
-{"type":"violation","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#12","breach":"repeated-stop"}}
+{"type":"breach","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#12","breach":"repeated-stop"}}
 `},
 		{journal.Record{Event: "stop #3 SIGINT grace=10s"},
 			`{"type":"stop","id":"c","time":"2026-08-19T12:00:00.000000001Z","data":{"request":"#3","signal":"SIGINT","grace":"10s"}}

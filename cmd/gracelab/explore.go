@@ -110,7 +110,7 @@ func (x explorer) exhaust(setups []*explore.Setup) error {
 		}
 		fmt.Fprintf(x.out, "%-55s %9d states%s\n", s.Name, r.States, all)
 		if r.Counterexample != nil {
-			r.Counterexample.Tell(x.out)
+			r.Counterexample.Print(x.out)
 			return &finding{"an invariant is broken"}
 		}
 	}
@@ -152,7 +152,7 @@ func (x explorer) mutants(setups []*explore.Setup) error {
 		if c == nil {
 			return fmt.Errorf("mutant %q was not caught in the worlds chosen", mu.Name)
 		}
-		c.Tell(x.out)
+		c.Print(x.out)
 		fmt.Fprintln(x.out)
 	}
 	if chosen == 0 {
@@ -168,7 +168,7 @@ func (x explorer) walks(setups []*explore.Setup) error {
 			subject := explore.Transitions{}.Watch(s.Config)
 			if c := explore.Simulate(s, subject, seed, 200); c != nil {
 				fmt.Fprintf(x.out, "To repeat it: gracelab explore --world %q --seed %d\n", s.Name, seed)
-				c.Tell(x.out)
+				c.Print(x.out)
 				return &finding{"an invariant is broken"}
 			}
 		}

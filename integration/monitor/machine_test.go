@@ -135,7 +135,7 @@ func TestEarlyKillPassesAndIsNotedUnderObserve(t *testing.T) {
 		c.expect("KILL", c.askOn(conn, "signal KILL "+byOperator), "delivered")
 		c.expect("exit file", c.exitFile(), "137")
 		c.gone()
-		if j := c.journal(); !regexp.MustCompile(`violation #2 early-kill in=[0-9]+ns `+byOperator+`[ ;]`).MatchString(j) || !strings.Contains(j, "by-request") {
+		if j := c.journal(); !regexp.MustCompile(`breach #2 early-kill in=[0-9]+ns `+byOperator+`[ ;]`).MatchString(j) || !strings.Contains(j, "by-request") {
 			t.Errorf("the journal does not tell of the early kill, and whose it was:\n%s", j)
 		}
 	})
@@ -169,7 +169,7 @@ func TestOpenerEndsItsOwnGracePeriod(t *testing.T) {
 			c.expect("KILL of the operator", <-held, "ended signal=9")
 			c.expect("exit file", c.exitFile(), "137")
 			c.gone()
-			if j := c.journal(); !strings.Contains(j, "record-exit signal=SIGKILL by-opener") || strings.Contains(j, "violation") {
+			if j := c.journal(); !strings.Contains(j, "record-exit signal=SIGKILL by-opener") || strings.Contains(j, "breach") {
 				t.Errorf("it is not recorded as CRI-O's own deadline:\n%s", j)
 			}
 		}

@@ -102,7 +102,7 @@ func effect(line string, stop signals.Signal) (lane timeline.Lane, kind timeline
 		return timeline.Monitor, kindOf(rest, stop), "sends " + rest
 	case "reply":
 		return timeline.Runtime, timeline.Note, "is told: " + rest
-	case "violation":
+	case "breach":
 		return timeline.Monitor, timeline.Breach, "notes a breach: " + forPeople(rest)
 	case "record-exit":
 		return timeline.Monitor, timeline.Exit, "records the exit: " + rest

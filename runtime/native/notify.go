@@ -104,7 +104,7 @@ func (n *notifyProxy) relay(initPid, mainPid int) error {
 			return err
 		}
 		if line := readyLine(ready); line != nil {
-			return n.tellHost(line, mainPid)
+			return n.notifyHost(line, mainPid)
 		}
 	}
 }
@@ -140,11 +140,11 @@ func readyLine(message []byte) []byte {
 // seconds that runc allows, in ms.
 const barrierTimeout = 30_000
 
-// tellHost returns when the host has read the message. systemd looks up who
+// notifyHost returns when the host has read the message. systemd looks up who
 // sent it, which it cannot once this program has ended; so a descriptor goes
 // with the last message, and its being closed is the receipt
 // (sd_notify_barrier(3)).
-func (n *notifyProxy) tellHost(ready []byte, mainPid int) error {
+func (n *notifyProxy) notifyHost(ready []byte, mainPid int) error {
 	host, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)

@@ -19,9 +19,9 @@ import (
 // master end goes to the console socket. For one in the foreground this program
 // copies between its own streams and pipes or a terminal.
 type streams struct {
-	handedOver []io.Closer // the process's ends, ours no more once it has started
-	ours       []io.Closer
-	copying    sync.WaitGroup
+	childEnds []io.Closer // closed here once the process has started with them
+	ours      []io.Closer
+	copying   sync.WaitGroup
 
 	terminal *console.EpollConsole // of the process
 	host     console.Console       // ours
@@ -55,7 +55,7 @@ func (s *streams) sendConsole(process *libcontainer.Process, path string) error 
 		return err
 	}
 	process.ConsoleSocket = socket
-	s.handedOver = append(s.handedOver, socket)
+	s.childEnds = append(s.childEnds, socket)
 	return nil
 }
 
@@ -85,7 +85,7 @@ func (s *streams) openPipes(process *libcontainer.Process, container *libcontain
 	}
 	s.ours = append(s.ours, pipes.Stdin, pipes.Stdout, pipes.Stderr)
 	for _, end := range []any{process.Stdin, process.Stdout, process.Stderr} {
-		s.handedOver = append(s.handedOver, end.(io.Closer))
+		s.childEnds = append(s.childEnds, end.(io.Closer))
 	}
 	// Nobody waits for standard input: there may be no end of it.
 	go func() {
@@ -114,7 +114,7 @@ func (s *streams) openConsole(process *libcontainer.Process) (err error) {
 		return err
 	}
 	process.ConsoleSocket = child
-	s.handedOver = append(s.handedOver, parent, child)
+	s.childEnds = append(s.childEnds, parent, child)
 	s.received = make(chan error, 1)
 	go func() { s.received <- s.receiveConsole(parent) }()
 	return nil
@@ -194,15 +194,15 @@ func (s *streams) started() error {
 			return err
 		}
 	}
-	s.letGo()
+	s.closeChildEnds()
 	return nil
 }
 
-func (s *streams) letGo() {
-	for _, c := range s.handedOver {
+func (s *streams) closeChildEnds() {
+	for _, c := range s.childEnds {
 		_ = c.Close()
 	}
-	s.handedOver = nil
+	s.childEnds = nil
 }
 
 // resize gives the process's terminal the size of ours. Either may be gone by
@@ -215,7 +215,7 @@ func (s *streams) resize() {
 
 // close copies what is left in the pipes or the terminal and closes them.
 func (s *streams) close() {
-	s.letGo()
+	s.closeChildEnds()
 	if s.terminal != nil {
 		_ = s.terminal.Shutdown(s.poller.CloseConsole)
 	}

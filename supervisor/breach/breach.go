@@ -42,7 +42,7 @@ type Record struct {
 	Left    lifecycle.Duration // of the grace period
 }
 
-// Of makes the record of a Violation effect.
+// Of makes the record of a RecordBreach effect.
 func Of(id, program string, m *lifecycle.Machine, e lifecycle.Effect, now lifecycle.Instant) Record {
 	return Record{
 		ID: id, Program: program, Policy: m.Config().Policy, Breach: e.Breach, By: e.By,

@@ -201,7 +201,7 @@ func Stops(j *journal.Journal) (stops []Stop) {
 		for _, effect := range r.Effects {
 			words := strings.Fields(effect)
 			switch words[0] {
-			case lifecycle.Violation.String():
+			case lifecycle.RecordBreach.String():
 				b := Breach{At: r.At, Line: effect}
 				for _, w := range words[1:] {
 					if !strings.HasPrefix(w, "#") && !strings.Contains(w, "=") && w != "monitor" && b.What == "" {

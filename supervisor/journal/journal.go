@@ -195,6 +195,9 @@ func appendRecord(b []byte, m *lifecycle.Machine, now lifecycle.Instant, event *
 // also stands before what version 0.8 does not know of the machine.
 const also = "also "
 
+// oldBreach is what version 0.8 wrote for lifecycle.RecordBreach.
+const oldBreach = "violation "
+
 func parseRecord(line string) (Record, error) {
 	instant, rest, _ := strings.Cut(line, " ")
 	at, err := strconv.ParseInt(instant, 10, 64)
@@ -211,6 +214,11 @@ func parseRecord(line string) (Record, error) {
 		last := len(r.Effects) - 1
 		if words, ok := strings.CutPrefix(r.Effects[last], also); ok {
 			r.Effects, r.Snapshot = r.Effects[:last], r.Snapshot+" "+words
+		}
+		for i, effect := range r.Effects {
+			if words, ok := strings.CutPrefix(effect, oldBreach); ok {
+				r.Effects[i] = lifecycle.RecordBreach.String() + " " + words
+			}
 		}
 	}
 	return r, nil

@@ -130,6 +130,20 @@ func TestReadIsWhatWasWritten(t *testing.T) {
 	}
 }
 
+// A journal of version 0.8 calls a breach a violation.
+func TestReadsOldBreach(t *testing.T) {
+	p := newPlace(t)
+	p.create(lifecycle.DefaultConfig()).Close()
+	old := p.read(Name) + "7 signal #1 SIGKILL | running | violation #1 early-kill in=9s; deliver #1 SIGKILL to=init | m\n"
+	j, err := Read([]byte(old))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(j.Records[len(j.Records)-1].Effects, "; "); got != "breach #1 early-kill in=9s; deliver #1 SIGKILL to=init" {
+		t.Errorf("read as %q", got)
+	}
+}
+
 // A journal cut anywhere gives the machine of the last whole line.
 func TestCutAnywhere(t *testing.T) {
 	p := newPlace(t)

@@ -1,33 +1,39 @@
-// Package keeper is the process that holds what a dead supervisor cannot give to
-// its successor, and starts that successor.
+// Package keeper is the process that holds a descriptor store for each supervisor,
+// and starts a successor when a supervisor dies. systemd holds such a store for a
+// service (FileDescriptorStoreMax=), s6 has fd-holders.
 //
-// There is one per state base, user and mount namespace, whatever the number of
-// containers. Each supervisor connects to it and deposits descriptors: init's
-// pidfd, by which the kernel tells how init ended even when somebody else has
-// reaped it; the reading ends of the container's output, without which the kernel
-// drops what is in the pipe when its last writer closes it; the terminal's master,
-// without which the terminal hangs up; the writing end of stdin. When the
-// connection ends without a word, the supervisor is dead: the keeper starts
-// `gracemon --recover DIR` with the descriptors, and lets go of them when the
-// successor has deposited its own; and what counts the signals that the supervisor
-// has caught, some of which it may not have seen to.
+// There is one keeper per state base, user and mount namespace, whatever the number
+// of containers. Each supervisor connects to it and stores
+//
+//   - init's pidfd: by it the kernel tells how init ended, even if another process
+//     has reaped it;
+//   - the reading ends of the container's output: without them the kernel drops the
+//     content of a pipe when its last writer closes it;
+//   - the terminal's master: without it the terminal hangs up;
+//   - the writing end of stdin;
+//   - the eventfd that counts the signals that the supervisor has caught, some of
+//     which it may not have acted on.
+//
+// When a connection ends without "done", the supervisor is dead. The keeper starts
+// `gracemon --recover DIR` with the stored descriptors, and closes its own copies when
+// the successor has stored them anew.
 //
 // The socket is SOCK_SEQPACKET; a packet is one line of words, with descriptors:
 //
-//	hold DIR NAME...    keep these, in the place of those with the same names (one descriptor for each name)
-//	drop NAME           let go of this one
-//	done                let go of all: there is nothing left to go on with
-//	await DIR           from somebody else: hang up once there is a successor, or at once if nothing is kept for that container
+//	hold DIR NAME...    store these descriptors, in place of those with the same names (one for each name)
+//	drop NAME           remove this one
+//	done                remove all: the container needs no successor
+//	await DIR           (from another process) hang up once there is a successor, or at once if nothing is stored for that container
 //
-// One thing is answered: "full", to a deposit for which there is no room (room.go).
-// Another keeper then takes it. Who deposits knows that the packet outlives it once it is
-// sent; who starts the keeper makes its socket first, so that nobody waits for a
-// process to start. If the keeper dies, supervisors see the end of the connection,
-// start another one, and deposit again.
+// The keeper has one reply: "full", if it has no room for a descriptor store
+// (room.go). The supervisor then uses another keeper. A packet outlives its sender
+// once it is sent. The process that starts a keeper makes its socket first, so that
+// nothing waits for a process to start. If the keeper dies, the supervisors see the
+// end of the connection, start another one, and store their descriptors again.
 //
-// TERM, INT, QUIT and HUP do not end a keeper that holds anything: who sends one to all
-// processes of a user, or of a node, sends it to the supervisors too, and some of
-// these may need a successor then. It ends as soon as it holds nothing.
+// TERM, INT, QUIT and HUP do not end a keeper that holds anything: a signal to all
+// processes of a user or of a node reaches the supervisors, too, and some may need a
+// successor then. The keeper ends as soon as it holds nothing.
 package keeper
 
 import (
@@ -60,19 +66,19 @@ const (
 	Caught   = "caught" // of package ownsignal
 )
 
-// listener is the number under which the keeper finds its socket.
+// listener is the descriptor of the keeper's socket.
 const listener = 3
 
 const (
 	maxPacket = 5120 // a path and a few words
 	maxFDs    = 8
 
-	// linger is how long a keeper with nothing to keep waits for more.
+	// linger is how long a keeper that holds nothing waits before it ends.
 	linger = 5 * lifecycle.Second
 
-	// A successor that cannot be started is tried again, with a pause that
-	// doubles. A container that nobody can go on with is not kept for ever; but that
-	// no process can be started at all is not its fault.
+	// The keeper tries again to start a successor, with a pause that doubles. It gives
+	// a container up after maxEnded successors that failed. A process that cannot be
+	// started at all does not count.
 	firstPause = 100 * lifecycle.Millisecond
 	lastPause  = 10 * lifecycle.Second
 	maxEnded   = 20
@@ -83,39 +89,38 @@ type server struct {
 	base    string
 	program *program.Program
 	say     func(string)
-	holds   []*hold
+	stores  []*store
 	room    room
 	signals ownsignal.Catcher
-	leaves  bool // as soon as it holds nothing
+	leaves  bool // it ends as soon as it holds nothing
 	idle    loop.Timer
 	retry   loop.Timer
 }
 
-// hold is what is kept for one container.
-type hold struct {
+// store is the descriptor store of one supervisor.
+type store struct {
 	s     *server
-	conn  int // -1: the supervisor is dead
-	pid   int // of the supervisor
+	conn  int // to the supervisor; -1: it is dead
+	pid   int // the supervisor's
 	pidfd process.Pidfd
-	limit unix.Rlimit // of its descriptors
+	limit unix.Rlimit // the supervisor's RLIMIT_NOFILE
 	dir   string
-	await string // the container whose successor this one waits for: not a supervisor
+	await string // not a supervisor: a process that waits for the successor of this container
 	names []string
 	fds   []int
-	gone  bool // let go of
+	gone  bool // removed
 
 	child child // its successor's first stage
 	tries int
-	ended int // of those, how many began and did not take its place
+	ended int // successors that were started and failed
 	pause lifecycle.Duration
 	timer loop.Timer
 }
 
 type child struct{ pid, pidfd int }
 
-// Main is the keeper's process: it returns when there is nothing left to keep.
-// say is told what an operator should know.
-// path is where its program was installed.
+// Main runs the keeper's process and returns when it holds nothing any more. path is
+// where gracemon is installed; say reports to the operator.
 func Main(path string, say func(string)) (status int) {
 	base, err := statedir.Base()
 	if err == nil {
@@ -127,11 +132,11 @@ func Main(path string, say func(string)) (status int) {
 	}
 	s := &server{base: base, say: say}
 	s.idle.Fire, s.retry.Fire = s.endIfIdle, s.listen
-	// It outlives whoever has started it, in no cgroup and no directory of theirs.
+	// The keeper outlives the process that started it, and leaves its cgroup and directory.
 	_ = unix.Chdir("/")
 	leaveCgroup()
 	unix.CloseOnExec(listener)
-	inherited.Close(listener + 1) // a caller's of the supervisor that has started it
+	inherited.Close(listener + 1) // descriptors that the supervisor inherited from its caller
 	_ = unix.SetNonblock(listener, true)
 	s.program = program.New(path)
 	if s.room, err = makeRoom(); err == nil {
@@ -157,14 +162,14 @@ func Main(path string, say func(string)) (status int) {
 	return 0
 }
 
-// leave ends the keeper once it holds nothing.
+// leave has the keeper end once it holds nothing.
 func (s *server) leave() {
 	s.signals.Take()
-	if s.leaves = true; len(s.holds) == 0 {
+	if s.leaves = true; len(s.stores) == 0 {
 		s.endIfIdle()
 		return
 	}
-	s.say("gracemon --keeper is told to end: it ends when the containers have that it keeps descriptors for")
+	s.say("gracemon --keeper got a signal to end: it ends after the containers whose descriptors it holds")
 }
 
 func (s *server) listen() {
@@ -174,18 +179,18 @@ func (s *server) listen() {
 	}
 }
 
-// accept takes all that have connected. It reports whether there were any.
+// accept accepts all connections, and reports whether there were any.
 func (s *server) accept() (any bool) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 		switch err {
 		case nil:
 			any = true
-			s.take(fd)
+			s.serve(fd)
 		case unix.EINTR, unix.ECONNABORTED:
 		case unix.EAGAIN:
 			return any
-		default: // EMFILE and its like: they wait in the backlog
+		default: // such as EMFILE: they wait in the backlog
 			s.say("gracemon --keeper: " + err.Error())
 			s.loop.Remove(listener)
 			s.loop.Arm(&s.retry, loop.Now().After(lifecycle.Second))
@@ -194,27 +199,27 @@ func (s *server) accept() (any bool) {
 	}
 }
 
-// take serves a supervisor of the same user, or of root.
-func (s *server) take(fd int) {
+// serve serves a connection of the same user or of root.
+func (s *server) serve(fd int) {
 	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
 	if err != nil || int(peer.Uid) != unix.Geteuid() && peer.Uid != 0 {
 		unix.Close(fd)
 		return
 	}
-	h := &hold{s: s, conn: fd, pid: int(peer.Pid), pidfd: openPeer(fd, int(peer.Pid)), child: child{pidfd: -1}}
-	h.timer.Fire = h.recover
-	if err := s.loop.Add(fd, loop.Readable, loop.HandlerFunc(h.ready)); err != nil {
+	st := &store{s: s, conn: fd, pid: int(peer.Pid), pidfd: openPeer(fd, int(peer.Pid)), child: child{pidfd: -1}}
+	st.timer.Fire = st.restart
+	if err := s.loop.Add(fd, loop.Readable, loop.HandlerFunc(st.ready)); err != nil {
 		s.say("gracemon --keeper: wait for a supervisor: " + err.Error())
 		unix.Close(fd)
-		h.pidfd.Close()
+		st.pidfd.Close()
 		return
 	}
-	s.holds = append(s.holds, h)
+	s.stores = append(s.stores, st)
 	s.loop.Arm(&s.idle, lifecycle.Never)
 }
 
-// openPeer opens the process at the other end of a connection, -1 if that is not to be
-// had. Since it is connected still when it is open, the number is its own.
+// openPeer opens a pidfd of the process at the other end of a connection, or returns
+// -1. The connection is checked afterwards: while it stands, the pid is not reused.
 func openPeer(conn, pid int) process.Pidfd {
 	p, err := process.Open(pid)
 	if err != nil {
@@ -234,27 +239,27 @@ func openPeer(conn, pid int) process.Pidfd {
 	return p
 }
 
-// ready takes packets until there is none.
-func (h *hold) ready(uint32) {
-	for h.conn >= 0 {
-		words, fds, err := receive(h.conn)
+// ready handles all packets.
+func (st *store) ready(uint32) {
+	for st.conn >= 0 {
+		words, fds, err := receive(st.conn)
 		switch {
 		case err == errTruncated:
-			h.refuse()
+			st.refuse()
 			return
 		case err == unix.EAGAIN:
 			return
 		case err == unix.EINTR:
 		case err != nil || words == nil:
-			h.orphan()
+			st.supervisorDied()
 			return
 		default:
-			h.obey(words, fds)
+			st.handle(words, fds)
 		}
 	}
 }
 
-// receive gives the words of a packet and its descriptors; no words at the end.
+// receive returns the words and descriptors of a packet; no words at the end.
 func receive(conn int) (words []string, fds []int, err error) {
 	var data [maxPacket]byte
 	oob := make([]byte, unix.CmsgSpace(4*maxFDs))
@@ -282,88 +287,87 @@ func closeAll(fds []int) {
 	}
 }
 
-// obey does what a supervisor says. One that speaks another language gets
-// nothing, and loses nothing.
-func (h *hold) obey(words []string, fds []int) {
+// handle handles a packet. It ignores unknown packets and closes their descriptors.
+func (st *store) handle(words []string, fds []int) {
 	switch {
 	case words[0] == "hold" && len(words) == 2+len(fds):
-		if h.dir == "" {
+		if st.dir == "" {
 			dir := unescape(words[1])
-			if !h.s.hasRoom(dir) {
+			if !st.s.hasRoom(dir) {
 				closeAll(fds)
-				h.refuse()
+				st.refuse()
 				return
 			}
-			h.dir = dir
-			_ = unix.Prlimit(h.pid, unix.RLIMIT_NOFILE, nil, &h.limit)
-			h.s.replace(h)
+			st.dir = dir
+			_ = unix.Prlimit(st.pid, unix.RLIMIT_NOFILE, nil, &st.limit)
+			st.s.replace(st)
 		}
 		for i, name := range words[2:] {
-			h.put(name, fds[i])
+			st.put(name, fds[i])
 		}
 		return
 	case words[0] == "drop" && len(words) == 2:
-		h.drop(words[1])
+		st.drop(words[1])
 	case words[0] == "done":
-		h.letGo()
-	case words[0] == "await" && len(words) == 2 && h.dir == "":
-		h.await = unescape(words[1])
-		h.s.bury(h.await)
-		h.s.hangUp()
+		st.forget()
+	case words[0] == "await" && len(words) == 2 && st.dir == "":
+		st.await = unescape(words[1])
+		st.s.declareDead(st.await)
+		st.s.hangUp()
 	}
 	closeAll(fds)
 }
 
-func (h *hold) put(name string, fd int) {
-	h.drop(name)
-	h.names, h.fds = append(h.names, name), append(h.fds, fd)
+func (st *store) put(name string, fd int) {
+	st.drop(name)
+	st.names, st.fds = append(st.names, name), append(st.fds, fd)
 }
 
-func (h *hold) drop(name string) {
-	for i := range h.names {
-		if h.names[i] == name {
-			unix.Close(h.fds[i])
-			h.names = append(h.names[:i], h.names[i+1:]...)
-			h.fds = append(h.fds[:i], h.fds[i+1:]...)
+func (st *store) drop(name string) {
+	for i := range st.names {
+		if st.names[i] == name {
+			unix.Close(st.fds[i])
+			st.names = append(st.names[:i], st.names[i+1:]...)
+			st.fds = append(st.fds[:i], st.fds[i+1:]...)
 			return
 		}
 	}
 }
 
-// replace lets go of what was kept for the same container, whose successor this is.
-func (s *server) replace(by *hold) {
-	for i := len(s.holds) - 1; i >= 0; i-- {
-		if h := s.holds[i]; h != by && h.dir == by.dir {
-			h.letGo()
+// replace removes the descriptor store of the predecessor.
+func (s *server) replace(by *store) {
+	for i := len(s.stores) - 1; i >= 0; i-- {
+		if st := s.stores[i]; st != by && st.dir == by.dir {
+			st.forget()
 		}
 	}
 }
 
-// letGo forgets the container.
-func (h *hold) letGo() {
-	s := h.s
-	for i := range s.holds {
-		if s.holds[i] == h {
-			s.holds = append(s.holds[:i], s.holds[i+1:]...)
+// forget closes the connection and everything that is stored.
+func (st *store) forget() {
+	s := st.s
+	for i := range s.stores {
+		if s.stores[i] == st {
+			s.stores = append(s.stores[:i], s.stores[i+1:]...)
 			break
 		}
 	}
-	closeAll(h.fds)
-	if h.pidfd >= 0 {
-		h.pidfd.Close()
-		h.pidfd = -1
+	closeAll(st.fds)
+	if st.pidfd >= 0 {
+		st.pidfd.Close()
+		st.pidfd = -1
 	}
-	h.names, h.fds, h.gone = nil, nil, true
-	if h.conn >= 0 {
-		s.loop.Remove(h.conn)
-		unix.Close(h.conn)
-		h.conn = -1
+	st.names, st.fds, st.gone = nil, nil, true
+	if st.conn >= 0 {
+		s.loop.Remove(st.conn)
+		unix.Close(st.conn)
+		st.conn = -1
 	}
-	s.loop.Arm(&h.timer, lifecycle.Never)
-	if h.dir != "" {
+	s.loop.Arm(&st.timer, lifecycle.Never)
+	if st.dir != "" {
 		s.loop.Defer(s.hangUp)
 	}
-	if len(s.holds) == 0 {
+	if len(s.stores) == 0 {
 		wait := linger
 		if s.leaves {
 			wait = 0
@@ -372,114 +376,114 @@ func (h *hold) letGo() {
 	}
 }
 
-// hangUp lets those go who wait for a successor that is there, or will not be.
+// hangUp ends the connections that wait for a successor, if it is there or will not be.
 func (s *server) hangUp() {
 waiting:
-	for i := len(s.holds) - 1; i >= 0; i-- {
-		w := s.holds[i]
+	for i := len(s.stores) - 1; i >= 0; i-- {
+		w := s.stores[i]
 		if w.await == "" {
 			continue
 		}
-		for _, h := range s.holds {
-			if h.dir == w.await && (h.conn < 0 || h.hungUp()) {
+		for _, st := range s.stores {
+			if st.dir == w.await && (st.conn < 0 || st.hungUp()) {
 				continue waiting
 			}
 		}
-		w.letGo()
+		w.forget()
 	}
 }
 
-// bury takes a supervisor for dead that was killed and cannot end, since the kernel
-// does not come back with what it has asked for: its connection stays until then.
-func (s *server) bury(dir string) {
-	for i := len(s.holds) - 1; i >= 0; i-- {
-		h := s.holds[i]
-		if h.dir != dir || h.conn < 0 || h.hungUp() {
+// declareDead treats a supervisor as dead that was killed and cannot end, since a
+// system call does not return: its connection stays open until then.
+func (s *server) declareDead(dir string) {
+	for i := len(s.stores) - 1; i >= 0; i-- {
+		st := s.stores[i]
+		if st.dir != dir || st.conn < 0 || st.hungUp() {
 			continue
 		}
-		if dying, _, err := process.Dying(h.pid); err == nil && dying {
-			h.orphan()
+		if dying, _, err := process.Dying(st.pid); err == nil && dying {
+			st.supervisorDied()
 		}
 	}
 }
 
-// hungUp reports whether the supervisor is dead, which may not have been heard yet.
-func (h *hold) hungUp() bool {
-	fds := []unix.PollFd{{Fd: int32(h.conn), Events: unix.POLLRDHUP}}
+// hungUp reports whether the supervisor has closed its connection, which the loop may not have seen yet.
+func (st *store) hungUp() bool {
+	fds := []unix.PollFd{{Fd: int32(st.conn), Events: unix.POLLRDHUP}}
 	_, err := unix.Poll(fds, 0)
 	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLRDHUP) != 0
 }
 
-// orphan: the supervisor is dead, or was never one.
-func (h *hold) orphan() {
-	h.s.loop.Remove(h.conn)
-	unix.Close(h.conn)
-	h.conn = -1
-	if h.dir == "" {
-		h.letGo()
+// supervisorDied handles the end of a connection.
+func (st *store) supervisorDied() {
+	st.s.loop.Remove(st.conn)
+	unix.Close(st.conn)
+	st.conn = -1
+	if st.dir == "" {
+		st.forget()
 		return
 	}
-	h.recover()
+	st.restart()
 }
 
-// recover starts a successor.
-func (h *hold) recover() {
-	h.tries++
-	if h.tries == 1 {
-		h.s.say("supervisor " + strconv.Itoa(h.pid) + " of " + h.dir + " is dead: another one goes on")
+// restart starts a successor of the dead supervisor.
+func (st *store) restart() {
+	st.tries++
+	if st.tries == 1 {
+		st.s.say("supervisor " + strconv.Itoa(st.pid) + " of " + st.dir + " is dead: starting its successor")
 	}
 	files := []uintptr{0, 1, 2}
 	var kept []string
-	for i, name := range h.names {
+	for i, name := range st.names {
 		kept = append(kept, name+"="+strconv.Itoa(len(files)))
-		files = append(files, uintptr(h.fds[i]))
+		files = append(files, uintptr(st.fds[i]))
 	}
-	env := append(syscall.Environ(), KeptVariable+"="+strings.Join(kept, ","), LimitVariable+"="+limitText(h.limit))
-	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &h.child.pidfd}}
-	pid, why, err := h.s.program.Start([]string{h.s.program.Path(), "--recover", h.dir}, attr)
-	h.child.pid = pid
-	if why != nil && h.tries == 1 {
-		h.s.say(h.s.program.Path() + ": " + why.Error() + ": another gracemon goes on with " + h.dir + ": that of the keeper")
+	env := append(syscall.Environ(), KeptVariable+"="+strings.Join(kept, ","), LimitVariable+"="+limitText(st.limit))
+	attr := &syscall.ProcAttr{Dir: "/", Env: env, Files: files, Sys: &syscall.SysProcAttr{PidFD: &st.child.pidfd}}
+	pid, why, err := st.s.program.Start([]string{st.s.program.Path(), "--recover", st.dir}, attr)
+	st.child.pid = pid
+	if why != nil && st.tries == 1 {
+		st.s.say(st.s.program.Path() + ": " + why.Error() + ": starting the keeper's own gracemon for " + st.dir + " instead")
 	}
 	if err == nil {
-		err = h.s.loop.Add(h.child.pidfd, loop.Readable, loop.HandlerFunc(func(uint32) { h.recovered() }))
+		err = st.s.loop.Add(st.child.pidfd, loop.Readable, loop.HandlerFunc(func(uint32) { st.restarted() }))
 	}
 	if err != nil {
-		h.s.say("start gracemon --recover " + h.dir + ": " + err.Error())
-		h.again()
+		st.s.say("start gracemon --recover " + st.dir + ": " + err.Error())
+		st.again()
 	}
 }
 
-// recovered: the first stage of the successor has ended. It has taken its place
-// by then, or there was nothing left to go on with.
-func (h *hold) recovered() {
-	status, err := process.Pidfd(h.child.pidfd).Reap()
-	h.s.loop.Remove(h.child.pidfd)
-	unix.Close(h.child.pidfd)
-	h.child = child{pidfd: -1}
+// restarted handles the end of the successor's first stage. The successor has taken
+// over by then, or the container needed none.
+func (st *store) restarted() {
+	status, err := process.Pidfd(st.child.pidfd).Reap()
+	st.s.loop.Remove(st.child.pidfd)
+	unix.Close(st.child.pidfd)
+	st.child = child{pidfd: -1}
 	switch {
-	case h.gone: // it has deposited already
+	case st.gone: // the successor has stored its descriptors
 	case err == nil && status.Signal == 0 && status.Code == 0:
-		h.letGo()
+		st.forget()
 	default:
-		h.ended++
-		h.again()
+		st.ended++
+		st.again()
 	}
 }
 
-func (h *hold) again() {
-	if h.ended >= maxEnded {
-		h.s.say("nobody can go on with " + h.dir + ": it is given up")
-		h.letGo()
+func (st *store) again() {
+	if st.ended >= maxEnded {
+		st.s.say("no successor can take over " + st.dir + ": giving up; try gracemon --recover " + st.dir)
+		st.forget()
 		return
 	}
-	h.pause = min(max(2*h.pause, firstPause), lastPause)
-	h.s.loop.Arm(&h.timer, loop.Now().After(h.pause))
+	st.pause = min(max(2*st.pause, firstPause), lastPause)
+	st.s.loop.Arm(&st.timer, loop.Now().After(st.pause))
 }
 
-// endIfIdle ends the process, unless somebody comes at the last moment.
+// endIfIdle ends the process, unless somebody connects at the last moment.
 func (s *server) endIfIdle() {
-	if len(s.holds) > 0 {
+	if len(s.stores) > 0 {
 		return
 	}
 	lock, err := lockBase(s.base)
@@ -495,7 +499,7 @@ func (s *server) endIfIdle() {
 	if s.accept() {
 		return
 	}
-	// Whoever connects from here on sees the connection end, and starts another.
+	// Later connections end, and their supervisors start another keeper.
 	removeOwn()
 	s.loop.Stop()
 }

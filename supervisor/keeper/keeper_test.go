@@ -244,7 +244,7 @@ func TestNobodyWaitsForAStoppedKeeper(t *testing.T) {
 }
 
 // TestSuccessor: a connection that ends without a word is a death; what was
-// deposited comes to the successor, which is started again if it fails.
+// stored comes to the successor, which is started again if it fails.
 func TestSuccessor(t *testing.T) {
 	base(t)
 	state := filepath.Join(t.TempDir(), "a container")
@@ -257,10 +257,10 @@ func TestSuccessor(t *testing.T) {
 	conn := connect(t)
 	r, w := pipe(t)
 	other, otherW := pipe(t)
-	if err := Deposit(conn, state, nil, nil); err != nil {
+	if err := Store(conn, state, nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := Deposit(conn, state, []string{Stdout, Stdin}, []int{r, otherW}); err != nil {
+	if err := Store(conn, state, []string{Stdout, Stdin}, []int{r, otherW}); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(r)
@@ -270,7 +270,7 @@ func TestSuccessor(t *testing.T) {
 		t.Fatal(err)
 	}
 	unix.Close(w)
-	if err := Drop(conn, Stdin); err != nil {
+	if err := Remove(conn, Stdin); err != nil {
 		t.Fatal(err)
 	}
 	var buf [1]byte
@@ -296,11 +296,11 @@ func TestDone(t *testing.T) {
 	state := t.TempDir()
 	first, second := connect(t), connect(t)
 	r, w := pipe(t)
-	if err := Deposit(first, state, []string{Stdout}, []int{r}); err != nil {
+	if err := Store(first, state, []string{Stdout}, []int{r}); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(r)
-	if err := Deposit(second, state, nil, nil); err != nil {
+	if err := Store(second, state, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the keeper lets go of what the first had", func() bool {
@@ -331,8 +331,8 @@ func TestEscape(t *testing.T) {
 	}
 }
 
-// BenchmarkDeposit is what a container pays: to connect, deposit and be done.
-func BenchmarkDeposit(b *testing.B) {
+// BenchmarkStore is what a container pays: to connect, store and be done.
+func BenchmarkStore(b *testing.B) {
 	dir := b.TempDir()
 	b.Setenv("GRACERUN_STATE_DIR", dir)
 	first, err := Connect(0, os.Args[0], 1) // starts the keeper
@@ -347,7 +347,7 @@ func BenchmarkDeposit(b *testing.B) {
 	for b.Loop() {
 		conn, err := Connect(0, os.Args[0], 1)
 		if err == nil {
-			err = Deposit(conn, dir, []string{Init, Stdout, Stderr}, []int{fds[0], fds[0], fds[1]})
+			err = Store(conn, dir, []string{Init, Stdout, Stderr}, []int{fds[0], fds[0], fds[1]})
 		}
 		if err == nil {
 			err = Done(conn)
@@ -359,7 +359,7 @@ func BenchmarkDeposit(b *testing.B) {
 	}
 }
 
-// A supervisor that had nothing to deposit yet has a successor too, and after that
+// A supervisor that had nothing to store yet has a successor too, and after that
 // nothing of it stays.
 func TestNothingHeld(t *testing.T) {
 	l, err := loop.New()
@@ -371,19 +371,19 @@ func TestNothingHeld(t *testing.T) {
 	if err := os.WriteFile(dir+"/fail", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h := &hold{s: s, conn: -1, pidfd: -1, dir: dir, child: child{pidfd: -1}}
-	h.timer.Fire = h.recover
-	s.holds = append(s.holds, h)
+	h := &store{s: s, conn: -1, pidfd: -1, dir: dir, child: child{pidfd: -1}}
+	h.timer.Fire = h.restart
+	s.stores = append(s.stores, h)
 	var late loop.Timer
 	late.Fire = l.Stop
 	l.Arm(&late, loop.Now().After(20*lifecycle.Second))
 	s.idle.Fire = l.Stop
-	h.recover()
+	h.restart()
 	if err := l.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(dir + "/successor"); err != nil || len(s.holds) != 0 {
-		t.Errorf("%d are held on to, and of the successor's second try: %v", len(s.holds), err)
+	if _, err := os.Stat(dir + "/successor"); err != nil || len(s.stores) != 0 {
+		t.Errorf("%d are held on to, and of the successor's second try: %v", len(s.stores), err)
 	}
 }
 
@@ -395,7 +395,7 @@ func mustWrite(t *testing.T, path string) {
 }
 
 // TestAwait: who finds a supervisor dead leaves its succession to the keeper, which
-// has what was deposited.
+// has what was stored.
 func TestAwait(t *testing.T) {
 	base(t)
 	state, other := t.TempDir(), t.TempDir()
@@ -405,7 +405,7 @@ func TestAwait(t *testing.T) {
 	Await(state, -1) // nothing is kept
 	r, w := pipe(t)
 	defer unix.Close(w)
-	if err := Deposit(conn, state, []string{Stdout}, []int{r}); err != nil {
+	if err := Store(conn, state, []string{Stdout}, []int{r}); err != nil {
 		t.Fatal(err)
 	}
 	unix.Close(r)
@@ -430,7 +430,7 @@ func TestToldToEnd(t *testing.T) {
 			dir, state := base(t), t.TempDir()
 			conn := connect(t)
 			r, w := pipe(t)
-			if err := Deposit(conn, state, []string{Stdout}, []int{r}); err != nil {
+			if err := Store(conn, state, []string{Stdout}, []int{r}); err != nil {
 				t.Fatal(err)
 			}
 			unix.Close(r)
@@ -450,7 +450,7 @@ func TestToldToEnd(t *testing.T) {
 			// Another supervisor is served as ever.
 			other, otherW := pipe(t)
 			second, elsewhere := connect(t), t.TempDir()
-			if err := Deposit(second, elsewhere, []string{Stdout}, []int{other}); err != nil {
+			if err := Store(second, elsewhere, []string{Stdout}, []int{other}); err != nil {
 				t.Fatal(err)
 			}
 			unix.Close(other)
@@ -497,7 +497,7 @@ func beCrowd(dir string) int {
 				continue
 			}
 			s.conn = conn
-			return err == nil && Deposit(conn, dir+"/"+strconv.Itoa(i), []string{Stdout, Stderr, Stdin}, []int{s.fd, s.fd, s.fd}) == nil
+			return err == nil && Store(conn, dir+"/"+strconv.Itoa(i), []string{Stdout, Stderr, Stdin}, []int{s.fd, s.fd, s.fd}) == nil
 		}
 	}
 	for i := range all {
@@ -557,7 +557,7 @@ func TestShareOut(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	// Each keeper has a connection and what is kept; the crowd has the other end.
-	until(t, "all is deposited", func() bool {
+	until(t, "all is stored", func() bool {
 		select {
 		case err := <-ended:
 			t.Fatal("the crowd has ended: ", err)
@@ -617,7 +617,7 @@ func TestTruncated(t *testing.T) {
 	for range maxFDs + 2 { // more than it has room for
 		many = append(many, fds[0])
 	}
-	if err := Deposit(fds[0], "/x", make([]string, len(many)), many); err != nil {
+	if err := Store(fds[0], "/x", make([]string, len(many)), many); err != nil {
 		t.Fatal(err)
 	}
 	before := len(descriptors(os.Getpid()))

@@ -8,35 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A keeper may have so many descriptors as the caller of the first container could
-// (RLIMIT_NOFILE): what the kernel cannot give it with a packet is lost. So it raises
-// its limit as far as it may, counts, and refuses a deposit that it may have no room
-// for. Who is refused asks the next keeper (Connect), or starts it.
+// RLIMIT_NOFILE of the first container's caller bounds the descriptors of a keeper,
+// and the kernel drops those of a packet that exceed it. So the keeper raises its
+// limit as far as it may, counts, and refuses a descriptor store that it may have no
+// room for. A supervisor that is refused connects to the next keeper, or starts it.
 
-// LimitVariable tells `gracemon --recover` the limit that the dead supervisor had,
-// which its successor is to have: "SOFT:HARD".
+// LimitVariable passes RLIMIT_NOFILE of the dead supervisor to its successor
+// (`gracemon --recover`), as "SOFT:HARD".
 const LimitVariable = "_GRACEMON_NOFILE"
 
 const (
-	ownFDs  = 48         // its own, and of those that come and wait
-	eachFDs = 3 + maxFDs // of a container: connection, supervisor, successor, deposit
+	ownFDs  = 48         // of the keeper, of new connections and of those that wait
+	eachFDs = 3 + maxFDs // of a container: connection, supervisor, successor, descriptor store
 )
 
-// full is said to who is refused.
+// full is the reply to a supervisor that is refused.
 const full = "full"
 
-// room is for how many containers.
+// room is how many containers the keeper has room for.
 type room struct {
 	most int
-	said bool // that it is full
+	said bool // the operator knows that it is full
 }
 
 var errNoRoom = errors.New("RLIMIT_NOFILE is too low for a keeper")
 
-// errTruncated: the kernel had more descriptors than this process may have.
+// errTruncated: a packet had more descriptors than this process may have.
 var errTruncated = errors.New("descriptors were lost")
 
-// makeRoom raises the limit as far as that is allowed.
+// makeRoom raises RLIMIT_NOFILE as far as that is allowed.
 func makeRoom() (room, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
@@ -62,32 +62,32 @@ func makeRoom() (room, error) {
 	return room{most: most}, nil
 }
 
-// hasRoom reports whether one more container can be kept for, if it is one more.
+// hasRoom reports whether there is room for the container's descriptors.
 func (s *server) hasRoom(dir string) bool {
 	kept := 0
-	for _, h := range s.holds {
-		if h.dir == dir {
-			return true // its successor
+	for _, st := range s.stores {
+		if st.dir == dir {
+			return true // from its predecessor
 		}
-		if h.dir != "" {
+		if st.dir != "" {
 			kept++
 		}
 	}
 	return kept < s.room.most
 }
 
-// refuse sends who cannot be kept for to another keeper.
-func (h *hold) refuse() {
-	if s := h.s; !s.room.said {
+// refuse sends a supervisor to another keeper.
+func (st *store) refuse() {
+	if s := st.s; !s.room.said {
 		s.room.said = true
 		s.say("gracemon --keeper has no room for more than " + strconv.Itoa(s.room.most) +
-			" containers, by RLIMIT_NOFILE: another keeper takes the others")
+			" containers (RLIMIT_NOFILE): starting another keeper for the others")
 	}
-	_ = send(h.conn, full, nil)
-	h.letGo()
+	_ = send(st.conn, full, nil)
+	st.forget()
 }
 
-// IsFull reports whether the keeper has ended the connection since it is full.
+// IsFull reports whether the keeper ended the connection because it has no room.
 func IsFull(conn int) bool {
 	var buf [len(full) + 1]byte
 	n, _, err := unix.Recvfrom(conn, buf[:], unix.MSG_DONTWAIT)
@@ -98,7 +98,7 @@ func limitText(l unix.Rlimit) string {
 	return strconv.FormatUint(l.Cur, 10) + ":" + strconv.FormatUint(l.Max, 10)
 }
 
-// RestoreLimit gives this process the limit that LimitVariable names.
+// RestoreLimit sets RLIMIT_NOFILE of this process to the value in LimitVariable.
 func RestoreLimit() {
 	text, _ := unix.Getenv(LimitVariable)
 	soft, hard, _ := strings.Cut(text, ":")

@@ -13,12 +13,12 @@ import (
 	"gracerun.io/supervisor/ownsignal"
 )
 
-// MostKeepers is how many keepers there are at most for a base, user and mount
-// namespace: the first has room for all, unless its limit is low.
+// MostKeepers bounds the keepers of a state base, user and mount namespace. The first
+// has room for all containers, unless its RLIMIT_NOFILE is low.
 const MostKeepers = 64
 
-// Socket is the path of the nth keeper's socket, from 0 on. Another mount namespace
-// has another keeper: what is deposited is found again by its path.
+// Socket returns the path of the nth keeper's socket, from 0 on. Each mount namespace
+// has its own keeper, since a store is found by the path of the state directory.
 func Socket(base string, nth int) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/mnt", &st); err != nil {
@@ -31,18 +31,18 @@ func Socket(base string, nth int) (string, error) {
 	return path, nil
 }
 
-// ErrBusy is the error of Connect while another process starts or ends the keeper,
-// and while the keeper has no room for one more connection. It is over in no time,
+// ErrBusy is the error of Connect while another process starts or ends the keeper, and
+// while the backlog of the keeper's socket is full. Both pass within milliseconds,
 // unless that process is stopped.
 var ErrBusy = errors.New("keeper.lock is held, or the keeper takes no more connections: is a gracemon stopped or frozen?")
 
-// Connect connects to the nth keeper. One that is not there is started: once, however
-// many supervisors come at the same time. program is where gracemon was installed;
-// tries is how often it has failed before.
+// Connect connects to the nth keeper, and starts it if it does not run: once, however
+// many supervisors connect at the same time. program is where gracemon was installed;
+// tries counts the failures before.
 //
-// Nothing here waits for another process, which may be stopped, and would keep
-// the supervisor from the deadlines of its container: the error is ErrBusy. The
-// keeper's socket is made before it is started.
+// Connect does not wait for another process, which may be stopped: the supervisor has
+// deadlines to keep. It fails with ErrBusy instead. It makes the keeper's socket before
+// it starts the process.
 func Connect(nth int, program string, tries int) (conn int, err error) {
 	base, err := statedir.Base()
 	if err != nil {
@@ -112,8 +112,7 @@ func lockBase(base string) (fd int, err error) {
 	return fd, nil
 }
 
-// start makes the socket, with the lock held, and starts the process that is to
-// listen on it.
+// start makes the socket and starts the keeper's process. The caller holds the lock.
 func start(path, program string, tries int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -140,7 +139,7 @@ func start(path, program string, tries int) error {
 		Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), listener: uintptr(fd)},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	// A reader of the list of processes is to find it by its name.
+	// ps(1) shows this name.
 	argv := []string{program, "--keeper"}
 	return ownsignal.Held(func() error {
 		if tries == 0 {
@@ -155,11 +154,11 @@ func start(path, program string, tries int) error {
 	}, caught[:]...)
 }
 
-// caught are the signals that do not end a keeper which holds anything.
+// caught are the signals that do not end a keeper that holds anything.
 var caught = [...]signals.Signal{signals.TERM, signals.INT, signals.QUIT, signals.HUP}
 
-// environment is what the keeper and those it starts need: where state is, and
-// how to reach a service manager. A container's own comes from its origin.
+// environment returns what the keeper and the successors need: the state base, and the
+// way to the service manager. A successor gets the rest from its invocation.
 func environment() []string {
 	env := []string{"GOMAXPROCS=1", "GOGC=20", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	for _, name := range [...]string{"GRACERUN_STATE_DIR", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"} {
@@ -170,11 +169,11 @@ func environment() []string {
 	return env
 }
 
-// inScope gives the command line by which systemd, where it runs, has the keeper
-// in a scope of its own: else it would be in that of the first container's
-// supervisor, and end with it. Without default dependencies it is not stopped at
-// shutdown before the containers are. At a logout it is; the successors in it, which
-// TERM has stop their containers, take as long as those.
+// inScope returns the command line that starts the keeper in a systemd scope of its
+// own, or nil where systemd does not run. In the scope of the first container's
+// supervisor the keeper would end with it. Without default dependencies systemd does
+// not stop the scope before the containers at shutdown. At a logout it does; successors
+// in it then stop their containers, and the scope waits for them.
 func inScope(argv []string) []string {
 	if unix.Access("/run/systemd/system", unix.F_OK) != nil {
 		return nil
@@ -184,16 +183,15 @@ func inScope(argv []string) []string {
 		return nil
 	}
 	scoped := []string{run, "--quiet", "--collect", "--scope", "--property=DefaultDependencies=no", "--property=TimeoutStopSec=infinity",
-		"--description=gracemon keeper: holds what supervisors of containers leave behind"}
+		"--description=gracemon keeper: descriptor store of container supervisors"}
 	if statedir.OfUser() {
 		scoped = append(scoped, "--user")
 	}
 	return append(append(scoped, "--"), argv...)
 }
 
-// leaveCgroup goes to the root of each hierarchy, where no systemd has put this
-// process into a scope of its own: the cgroup of whoever has started it is to be
-// removed one day.
+// leaveCgroup moves this process to the root of each hierarchy, unless systemd has put
+// it into a scope: else the cgroup of the process that started it could not be removed.
 func leaveCgroup() {
 	if unix.Access("/run/systemd/system", unix.F_OK) == nil {
 		return
@@ -211,9 +209,9 @@ func leaveCgroup() {
 	JoinCgroups(strings.Split(strings.TrimSpace(string(buf[:n])), "\n"), true)
 }
 
-// JoinCgroups puts this process into the cgroups of these lines of
-// /proc/PID/cgroup, or into the roots of their hierarchies. One that is not there
-// any more, or not the caller's, is left out.
+// JoinCgroups moves this process into the cgroups of these lines of /proc/PID/cgroup,
+// or into the roots of their hierarchies. It skips those that do not exist any more or
+// that it may not enter.
 func JoinCgroups(lines []string, roots bool) {
 	const mount = "/sys/fs/cgroup"
 	for _, line := range lines {

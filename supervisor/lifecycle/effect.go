@@ -31,9 +31,9 @@ const (
 	// Reply answers a request: its one and only reply (Request, Outcome,
 	// Status, Errno).
 	Reply
-	// Violation notes that a caller broke the promise and the policy let it
-	// pass (Request, Breach, By, At: when the grace period would have been over).
-	Violation
+	// RecordBreach: a caller broke a grace period, and the policy let it pass
+	// (Request, Breach, By, At: when the grace period would have been over).
+	RecordBreach
 
 	effectKinds = int(iota)
 )

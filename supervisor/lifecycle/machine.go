@@ -146,7 +146,7 @@ func New(c Config) *Machine {
 // to do about it. The returned slice is valid until the next Step.
 func (m *Machine) Step(now Instant, ev Event) []Effect {
 	m.effects = m.effects[:0]
-	m.take(now, ev)
+	m.apply(now, ev)
 	switch m.phase {
 	case alive:
 		m.pursueStop(now)
@@ -157,9 +157,9 @@ func (m *Machine) Step(now Instant, ev Event) []Effect {
 	return m.effects
 }
 
-// take records what ev says. What has to be done about it follows from the
+// apply records what ev says. What has to be done about it follows from the
 // facts, in pursueStop and pursueExit.
-func (m *Machine) take(now Instant, ev Event) {
+func (m *Machine) apply(now Instant, ev Event) {
 	switch ev.Kind {
 	case CreateDone:
 		m.createDone(ev.Errno)
@@ -230,7 +230,7 @@ func (m *Machine) startRequest(id RequestID, by *Caller) {
 	case m.stop.open && m.rules().keeps:
 		outcome = Refused
 	case m.stop.open:
-		m.violation(StartAfterStop, id, by)
+		m.breach(StartAfterStop, id, by)
 	}
 	if outcome == Granted {
 		m.starting = id
@@ -285,7 +285,7 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 			case m.rules().holds(isOpener):
 				r.want, r.due = heldKill, false
 			case !isOpener:
-				m.violation(EarlyKill, ev.Request, ev.By)
+				m.breach(EarlyKill, ev.Request, ev.By)
 			}
 		}
 	case m.stop.open && ev.Signal == m.stop.signal:
@@ -301,7 +301,7 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 			m.reply(r.id, Effect{Outcome: Joined})
 			return
 		case inGrace && !ev.Force:
-			m.violation(RepeatedStop, ev.Request, ev.By)
+			m.breach(RepeatedStop, ev.Request, ev.By)
 		}
 	case ev.Signal == m.config.StopSignal && !m.stop.open && !m.killing:
 		r.want = stopSignal
@@ -314,8 +314,8 @@ func (m *Machine) signalRequest(now Instant, ev Event) {
 // which has lapsed: its own deadline can be later than the container's grace.
 func (m *Machine) isOpener(by *Caller) bool { return by.Is(m.stop.opener) }
 
-func (m *Machine) violation(b Breach, id RequestID, by *Caller) {
-	m.emit(Effect{Kind: Violation, Breach: b, Request: id, By: by, At: m.stop.end()})
+func (m *Machine) breach(b Breach, id RequestID, by *Caller) {
+	m.emit(Effect{Kind: RecordBreach, Breach: b, Request: id, By: by, At: m.stop.end()})
 }
 
 // stopRequest takes a stop with a grace of its own; signal 0 and a negative

@@ -108,7 +108,7 @@ func (s *scenario) step(out *strings.Builder, ev lifecycle.Event) {
 	for _, e := range effects {
 		fmt.Fprintf(out, "%s\n", e.Append(nil, s.now))
 	}
-	if v := s.checker.Observe(s.now, ev, effects); v != nil {
+	if v := s.checker.Check(s.now, ev, effects); v != nil {
 		fmt.Fprintf(out, "BROKEN %v\n", v)
 	}
 	if now := s.machine.State(); now != s.state {

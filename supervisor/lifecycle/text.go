@@ -43,7 +43,7 @@ var effectNames = [effectKinds]string{
 	RecordExit:     "record-exit",
 	RunExitCommand: "run-exit-command",
 	Reply:          "reply",
-	Violation:      "violation",
+	RecordBreach:   "breach",
 }
 
 var stateNames = [states]string{
@@ -179,7 +179,7 @@ func (e Effect) Append(b []byte, now Instant) []byte {
 		case FailedOutcome:
 			b = appendErrno(b, e.Errno)
 		}
-	case Violation:
+	case RecordBreach:
 		b = appendWord(appendRequest(b, e.Request), e.Breach.String())
 		b = appendBy(appendIn(b, e.At, now), e.By)
 	}

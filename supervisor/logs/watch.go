@@ -50,7 +50,7 @@ func (l *Logs) Tick() {
 	now := loop.Now()
 	l.due = lifecycle.Never
 	l.tryAgain(now)
-	l.letGo()
+	l.rewatch()
 	for _, s := range l.streams {
 		if s != nil {
 			s.backToState()
@@ -102,11 +102,11 @@ func (l *Logs) catchUp() {
 			s.distribute(true, l.finished)
 		}
 	}
-	l.letGo()
+	l.rewatch()
 }
 
-// letGo watches streams again that were held, if they need not be any more.
-func (l *Logs) letGo() {
+// rewatch watches streams again that were held, if they need not be any more.
+func (l *Logs) rewatch() {
 	for _, s := range l.streams {
 		if s != nil && s.held && !s.mustWait() {
 			s.held = false

@@ -109,7 +109,7 @@ func (d *deposit) give() error {
 		defer unix.Close(fd)
 	}
 	d.since = loop.Now()
-	return keeper.Deposit(d.conn, c.dir.Path(), names, fds)
+	return keeper.Store(d.conn, c.dir.Path(), names, fds)
 }
 
 // ended: the keeper is gone, and another one is started, by whoever comes first; or it
@@ -141,7 +141,7 @@ func (d *deposit) later() {
 // drop lets the keeper forget one of them.
 func (d *deposit) drop(name string) {
 	if d.conn > 0 {
-		_ = keeper.Drop(d.conn, name)
+		_ = keeper.Remove(d.conn, name)
 	}
 }
 

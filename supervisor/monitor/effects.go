@@ -31,13 +31,13 @@ func (c *Container) perform(e lifecycle.Effect) {
 
 // faultPoints are where a fault plan can go between.
 var faultPoints = [...]faults.Point{
-	lifecycle.Deliver:     "effect.deliver",
-	lifecycle.Thaw:        "effect.thaw",
-	lifecycle.AbortCreate: "effect.abort-create",
-	lifecycle.KillCgroup:  "effect.kill-cgroup",
-	lifecycle.RecordExit:  "effect.record-exit",
-	lifecycle.Reply:       "effect.reply",
-	lifecycle.Violation:   "",
+	lifecycle.Deliver:      "effect.deliver",
+	lifecycle.Thaw:         "effect.thaw",
+	lifecycle.AbortCreate:  "effect.abort-create",
+	lifecycle.KillCgroup:   "effect.kill-cgroup",
+	lifecycle.RecordExit:   "effect.record-exit",
+	lifecycle.Reply:        "effect.reply",
+	lifecycle.RecordBreach: "",
 }
 
 // performFaulty is apart since its functions would have each effect allocated.
@@ -77,7 +77,7 @@ func (c *Container) do(e lifecycle.Effect) int32 {
 		})
 	case lifecycle.Reply:
 		c.server.reply(e)
-	case lifecycle.Violation:
+	case lifecycle.RecordBreach:
 		record := breach.Of(c.o.ID, "gracemon", c.machine, e, loop.Now())
 		c.notes.warn(record.String())
 		record.Send()

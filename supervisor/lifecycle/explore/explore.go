@@ -7,8 +7,8 @@ import (
 	"gracerun.io/supervisor/lifecycle/invariant"
 )
 
-// teller hears of every step of a machine, for a story.
-type teller func(now lifecycle.Instant, ev lifecycle.Event, effects []lifecycle.Effect)
+// narrator hears of every step of a machine, for a story.
+type narrator func(now lifecycle.Instant, ev lifecycle.Event, effects []lifecycle.Effect)
 
 // Result is what an exploration found.
 type Result struct {

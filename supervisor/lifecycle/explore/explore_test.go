@@ -29,7 +29,7 @@ func effort(short, normal, soak int) int {
 
 func story(c *Counterexample) string {
 	var b strings.Builder
-	c.Tell(&b)
+	c.Print(&b)
 	return b.String()
 }
 

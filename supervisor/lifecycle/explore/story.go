@@ -8,9 +8,9 @@ import (
 	"gracerun.io/supervisor/lifecycle/invariant"
 )
 
-// Tell writes the counterexample as a story: what happened, what the machine
+// Print writes the counterexample as a story: what happened, what the machine
 // was told, what it did, and which promise that broke.
-func (c *Counterexample) Tell(out io.Writer) {
+func (c *Counterexample) Print(out io.Writer) {
 	fmt.Fprintf(out, "World: %s; policy %s, grace %s.\n", c.Setup.Name, c.Setup.Config.Policy, c.Setup.Config.Grace)
 	tell := func(now lifecycle.Instant, ev lifecycle.Event, effects []lifecycle.Effect) {
 		fmt.Fprintf(out, "  %3ds     machine hears: %s\n", now/lifecycle.Instant(Tick), ev)

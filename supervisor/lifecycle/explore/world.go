@@ -294,11 +294,11 @@ func (w *world) mayTick(pending bool) bool {
 	return w.init != initDying || w.frozen || int(w.dying) <= w.setup.Slow
 }
 
-// apply makes one move. say, if not nil, hears of every step it leads to.
-func (w *world) apply(mv Move, say teller) *invariant.Violation {
+// apply makes one move. narrate, if not nil, hears of every step it leads to.
+func (w *world) apply(mv Move, narrate narrator) *invariant.Violation {
 	switch mv.kind {
 	case wake, wakeReversed:
-		return w.wake(mv.kind == wakeReversed, say)
+		return w.wake(mv.kind == wakeReversed, narrate)
 	case tick:
 		w.tick()
 	case issue:
@@ -313,7 +313,7 @@ func (w *world) apply(mv Move, say teller) *invariant.Violation {
 		w.open &^= 1 << mv.arg
 		w.push(lifecycle.Event{Kind: lifecycle.Abandoned, Request: w.setup.Requests[mv.arg].Request})
 	case succeed:
-		w.succeed(w.endJob(mv.arg))
+		w.complete(w.endJob(mv.arg))
 	case fail:
 		w.faults--
 		w.fail(w.endJob(mv.arg))
@@ -364,7 +364,7 @@ func (w *world) apply(mv Move, say teller) *invariant.Violation {
 		w.timer = lifecycle.Never
 		w.push(lifecycle.Event{Kind: lifecycle.Deadline})
 	case crash:
-		return w.crash(mv.arg, say)
+		return w.crash(mv.arg, narrate)
 	}
 	return w.broken
 }
@@ -372,7 +372,7 @@ func (w *world) apply(mv Move, say teller) *invariant.Violation {
 // crash is the death of the supervisor and what its successor does first: it
 // tells what is true and what it has notes of, and does nothing about it; then it
 // has everything begun again that is not done.
-func (w *world) crash(way uint8, say teller) *invariant.Violation {
+func (w *world) crash(way uint8, narrate narrator) *invariant.Violation {
 	w.crashes--
 	if way&tooLate != 0 {
 		w.tick()
@@ -413,12 +413,12 @@ func (w *world) crash(way uint8, say teller) *invariant.Violation {
 	lifecycle.Order(known)
 	for _, ev := range known {
 		// What the machine asks for now it will ask for again.
-		if v := w.observe(ev, w.subject.Step(w.now, ev), say); v != nil {
+		if v := w.check(ev, w.subject.Step(w.now, ev), narrate); v != nil {
 			return v
 		}
 	}
 	for _, ev := range append([]lifecycle.Event{{Kind: lifecycle.Recovered}}, abandoned...) {
-		if v := w.step(ev, say); v != nil {
+		if v := w.step(ev, narrate); v != nil {
 			return v
 		}
 	}
@@ -484,8 +484,8 @@ func (w *world) endJob(i uint8) lifecycle.Effect {
 	return e
 }
 
-// succeed is what an effect does to the truth.
-func (w *world) succeed(e lifecycle.Effect) {
+// complete gives an effect its consequences in the world.
+func (w *world) complete(e lifecycle.Effect) {
 	switch e.Kind {
 	case lifecycle.Deliver:
 		ev := lifecycle.Event{Kind: lifecycle.Delivered, Request: e.Request, Signal: e.Signal}
@@ -541,7 +541,7 @@ func (w *world) fail(e lifecycle.Effect) {
 }
 
 // wake is one turn of the supervisor's loop: everything that is ready, in order.
-func (w *world) wake(reversed bool, say teller) *invariant.Violation {
+func (w *world) wake(reversed bool, narrate narrator) *invariant.Violation {
 	var room [maxPending + 1]lifecycle.Event
 	batch := append(room[:0], w.ready[:w.nready]...)
 	if w.timer <= w.now {
@@ -557,7 +557,7 @@ func (w *world) wake(reversed bool, say teller) *invariant.Violation {
 		}
 	}
 	for i, ev := range batch {
-		if v := w.step(ev, say); v != nil {
+		if v := w.step(ev, narrate); v != nil {
 			return v
 		}
 		if v := w.exitWins(batch[i+1:]); v != nil {
@@ -580,19 +580,19 @@ func (w *world) exitWins(rest []lifecycle.Event) *invariant.Violation {
 	return nil
 }
 
-func (w *world) step(ev lifecycle.Event, say teller) *invariant.Violation {
+func (w *world) step(ev lifecycle.Event, narrate narrator) *invariant.Violation {
 	effects := w.subject.Step(w.now, ev)
 	for _, e := range effects {
 		w.begin(e)
 	}
-	return w.observe(ev, effects, say)
+	return w.check(ev, effects, narrate)
 }
 
-func (w *world) observe(ev lifecycle.Event, effects []lifecycle.Effect, say teller) *invariant.Violation {
-	if say != nil {
-		say(w.now, ev, effects)
+func (w *world) check(ev lifecycle.Event, effects []lifecycle.Effect, narrate narrator) *invariant.Violation {
+	if narrate != nil {
+		narrate(w.now, ev, effects)
 	}
-	v := w.checker.Observe(w.now, ev, effects)
+	v := w.checker.Check(w.now, ev, effects)
 	// What reached init before its program ran was the runtime's.
 	if !w.checker.Stopping() || ev.Kind == lifecycle.StartDone && ev.Errno == 0 {
 		w.reached &^= 1
@@ -611,7 +611,7 @@ func (w *world) begin(e lifecycle.Effect) {
 		if e.Outcome == lifecycle.Granted {
 			w.starting = e.Request
 		}
-	case lifecycle.DrainStreams, lifecycle.Violation:
+	case lifecycle.DrainStreams, lifecycle.RecordBreach:
 	default:
 		w.jobs[w.njobs] = job{effect: e}
 		w.njobs++
@@ -650,14 +650,14 @@ func (w *world) appendState(b []byte) []byte {
 // settle lets the world be kind from here on: every effect works, time passes,
 // nobody asks for more. Everything that was promised must then come true (I9);
 // it returns what did not.
-func (w *world) settle(say teller) *invariant.Violation {
+func (w *world) settle(narrate narrator) *invariant.Violation {
 	demanded := w.checker.Demanded()
 	for range 1000 {
 		mv, ok := w.kindest()
 		if !ok {
 			break
 		}
-		if v := w.apply(mv, say); v != nil {
+		if v := w.apply(mv, narrate); v != nil {
 			return v
 		}
 	}

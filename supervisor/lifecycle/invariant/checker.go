@@ -100,9 +100,9 @@ func New(c lifecycle.Config) *Checker {
 	return &Checker{config: c, armed: lifecycle.Never}
 }
 
-// Observe follows one Step. It returns the first promise that the step broke,
+// Check follows one Step. It returns the first promise that the step broke,
 // or nil.
-func (c *Checker) Observe(now lifecycle.Instant, ev lifecycle.Event, effects []lifecycle.Effect) *Violation {
+func (c *Checker) Check(now lifecycle.Instant, ev lifecycle.Event, effects []lifecycle.Effect) *Violation {
 	if v := c.event(now, ev); v != nil {
 		return v
 	}
@@ -422,7 +422,7 @@ func (c *Checker) effect(now lifecycle.Instant, ev lifecycle.Event, e lifecycle.
 		}
 	case lifecycle.Reply:
 		return c.reply(now, e)
-	case lifecycle.Violation:
+	case lifecycle.RecordBreach:
 		r := c.find(e.Request)
 		if r != nil && r.kind == lifecycle.SignalRequest && !r.breaks {
 			return &Violation{"I5", "a breach was noted of a request that breaks nothing"}

@@ -8,10 +8,10 @@ import (
 	"gracerun.io/runtime/statedir"
 )
 
-// Deposit gives descriptors to the keeper at the other end of conn, for the
-// container with that state directory: names[i] is the name of fds[i]. The
-// caller's own stay open.
-func Deposit(conn int, dir string, names []string, fds []int) error {
+// Store stores descriptors with the keeper at the other end of conn, for the container
+// with that state directory: names[i] is the name of fds[i]. The caller's copies stay
+// open. The error is a unix.Errno of sendmsg(2).
+func Store(conn int, dir string, names []string, fds []int) error {
 	packet := strings.Join(append([]string{"hold", escape(dir)}, names...), " ")
 	if len(fds) == 0 {
 		return send(conn, packet, nil)
@@ -19,15 +19,15 @@ func Deposit(conn int, dir string, names []string, fds []int) error {
 	return send(conn, packet, unix.UnixRights(fds...))
 }
 
-// Drop has the keeper let go of one descriptor.
-func Drop(conn int, name string) error { return send(conn, "drop "+name, nil) }
+// Remove removes a descriptor from the store.
+func Remove(conn int, name string) error { return send(conn, "drop "+name, nil) }
 
-// Done has the keeper let go of everything.
+// Done removes all of them: the container needs no successor any more.
 func Done(conn int) error { return send(conn, "done", nil) }
 
-// Await waits until the keeper, if one keeps anything for the container whose
-// supervisor is dead, has found it a successor; at most for so many milliseconds.
-// That one has all that was deposited: another would go without.
+// Await waits, at most limit milliseconds, for the successor that a keeper starts for
+// the container. It returns at once if no keeper holds descriptors for it. A successor
+// that the caller started itself would not have them.
 func Await(dir string, limit int) {
 	base, err := statedir.Base()
 	if err != nil {
@@ -58,8 +58,8 @@ func send(conn int, packet string, oob []byte) error {
 	}
 }
 
-// A path can hold the blank that stands between words. A strings.Replacer would
-// keep 12 KiB of tables.
+// escape escapes blanks in a path, since blanks separate the words. A
+// strings.Replacer would keep 12 KiB of tables.
 func escape(path string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(path, `\`, `\\`), " ", `\s`)
 }
