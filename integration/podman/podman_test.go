@@ -139,7 +139,7 @@ func (c *testCase) with(s *stack, archive string) (r *result) {
 
 func referenceOf(all []*stack, results []*result, s *stack) *result {
 	for i, other := range all {
-		if other.reference() && other.runtime == s.runtime {
+		if other.referenceFor(s) {
 			return results[i]
 		}
 	}

@@ -18,10 +18,12 @@ type stack struct {
 	monitor string // "conmon" or "gracemon"
 	runtime string // that does the work: "runc", "crun" or "gracerun-native"
 	shim    bool   // gracerun is in front of it
+	newer   bool   // podman, conmon and crun are those of the next Debian
 
 	host    *host
 	dir     string
-	program string // the monitor's path
+	engine  string // podman's path
+	program string // the monitor's
 	called  string // the runtime's, as podman calls it
 	missing string // why there are no containers of it here
 
@@ -30,15 +32,20 @@ type stack struct {
 }
 
 func (s *stack) String() string {
+	name := s.monitor + ", " + s.runtime
 	if s.shim {
-		return s.monitor + ", gracerun over " + s.runtime
+		name = s.monitor + ", gracerun over " + s.runtime
 	}
-	return s.monitor + ", " + s.runtime
+	if s.newer {
+		name += ", newer podman"
+	}
+	return name
 }
 
 // stacks are all pairings, or few: those where both or none of monitor and runtime
 // are ours. What a stack with conmon and no gracerun shows is what every other one
-// over the same runtime must show.
+// over the same runtime, by the same podman, must show. The newer podman is tried
+// over crun.
 func stacks(few bool) []*stack {
 	runtimes := []string{"runc", "crun", "gracerun-native"}
 	if few {
@@ -54,6 +61,7 @@ func stacks(few bool) []*stack {
 			}
 		}
 	}
+	all = append(all, &stack{monitor: "conmon", runtime: "crun", newer: true}, &stack{monitor: "gracemon", runtime: "crun", shim: true, newer: true})
 	return all
 }
 
@@ -66,7 +74,10 @@ func ours(all []*stack) []string {
 	return programs
 }
 
-func (s *stack) reference() bool { return s.monitor == "conmon" && !s.shim }
+// referenceFor reports whether another stack must show what this one shows.
+func (s *stack) referenceFor(other *stack) bool {
+	return s.monitor == "conmon" && !s.shim && s.runtime == other.runtime && s.newer == other.newer
+}
 
 // settle finds out whether the stack can be here, and where its programs are.
 func (s *stack) settle(dir, bin string, unbuilt map[string]string) {
@@ -79,13 +90,16 @@ func (s *stack) settle(dir, bin string, unbuilt map[string]string) {
 			}
 			return filepath.Join(bin, name)
 		}
+		if s.newer {
+			name, _ = filepath.Abs("../../.work/trixie/usr/bin/" + name)
+		}
 		path, err := exec.LookPath(name)
 		if err != nil {
 			s.missing = name + " is not installed (make deps)"
 		}
 		return path
 	}
-	s.program, s.called = find(s.monitor), find(s.runtime)
+	s.engine, s.program, s.called = find("podman"), find(s.monitor), find(s.runtime)
 	if s.shim {
 		s.called = s.front(find("gracerun"), s.called)
 	}
@@ -130,6 +144,10 @@ lock_type = "file"
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 `
+		if s.newer {
+			// It wants to know where netavark is, even if it makes no network.
+			conf += fmt.Sprintf("helper_binaries_dir = [%q]\n", filepath.Join(s.engine, "../../lib/podman"))
+		}
 		if sleep, set := os.LookupEnv("GRACEMON_SLEEP"); set {
 			conf += fmt.Sprintf("conmon_env_vars = [%q, %q]\n", "PATH="+os.Getenv("PATH"), "GRACEMON_SLEEP="+sleep)
 		}
@@ -148,7 +166,7 @@ events_logger = "file"
 
 // podman gives a call of podman with this stack.
 func (s *stack) podman(args ...string) *exec.Cmd {
-	cmd := s.host.command(s.dir, "podman", append([]string{
+	cmd := s.host.command(s.dir, s.engine, append([]string{
 		"--root", s.dir + "/root", "--runroot", s.dir + "/run", "--tmpdir", s.dir + "/tmp", "--storage-driver", "vfs",
 		"--conmon", s.program, "--runtime", s.called,
 	}, args...)...)
