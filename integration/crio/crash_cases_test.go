@@ -1,6 +1,7 @@
 package crio
 
 import (
+	"os"
 	"syscall"
 	"time"
 
@@ -60,20 +61,26 @@ var crashCases = []testCase{
 		better: "status and log outlive the monitor",
 	},
 	{
-		name: "crash: the monitor, before a rotation of the log",
+		name: "crash: the monitor, before two rotations of the log",
 		do: func(u *user) {
 			p := u.pod()
 			c := p.run([]string{"serve", "-flood"})
 			for n := range 4 {
 				u.killMonitor(c)
-				u.must(rotate(c, n))
-				r := u.do("logs", "--reopen", "--tail", "1", c.id)
+				u.must(rotate(c, 2*n))
+				reopen := u.begin(nil, "logs", "--reopen", "--tail", "1", c.id)
 				if !u.Stack.Ours() {
-					u.note("reopen: %d", r.code)
+					u.note("reopen: %d", u.finish(reopen).code)
 					break
 				}
-				if r.code != 0 {
-					u.note("reopen %d: %v", n, r)
+				// And once more as soon as there is a log, whether this one is answered or not.
+				u.until("there is a log", func() bool { _, err := os.Stat(c.log); return err == nil })
+				u.must(rotate(c, 2*n+1))
+				again := u.begin(nil, "logs", "--reopen", "--tail", "1", c.id)
+				for _, r := range []call{u.finish(reopen), u.finish(again)} {
+					if r.code != 0 {
+						u.note("reopen %d: %v", n, r)
+					}
 				}
 			}
 			u.ok("stop", "--timeout", "30", c.id)

@@ -24,6 +24,9 @@ import (
 // atOnce is how many users are at work at a time: they wait more than they work.
 const atOnce = 8
 
+// TestMain: what a dead monitor leaves is reaped at once, as by a host's PID 1.
+func TestMain(m *testing.M) { os.Exit(testbed.UnderReaper(m.Run)) }
+
 // A testCase is something that users do.
 type testCase struct {
 	name string

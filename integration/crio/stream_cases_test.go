@@ -68,7 +68,7 @@ var streamCases = []testCase{
 		want: "exit status seen: true",
 		skip: func(s *crinode.Stack) string {
 			if strings.Contains(s.Name, "crun 1.8") {
-				return "crun 1.8 does not pass a terminal's new size on to a process of exec, on stock or ours"
+				return "crun before 1.8.7 does not look at SIGWINCH while it waits for the process of an exec, on stock or ours"
 			}
 			return ""
 		},

@@ -35,10 +35,19 @@ var images = []crinode.NamedImage{
 	{Name: "gcr.io/k8s-staging-cri-tools/test-image-predefined-group:latest", Change: `USER default-user`},
 }
 
+// localPorts is what a node does, or its kube-proxy, so that a host port can be asked
+// for on 127.0.0.1, too: such packets are routed, and get an address to answer to.
+const localPorts = `set -e
+echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet
+iptables -t nat -I POSTROUTING -s 127.0.0.0/8 ! -d 127.0.0.0/8 -j MASQUERADE`
+
 // tries is how often a spec is tried that has failed, on either, for no reason that
 // is known: some fail now and then, since critest gives CRI-O less than a second
 // between the end of a grace period and that of a call.
 const tries = 3
+
+// TestMain: what a dead monitor leaves is reaped at once, as by a host's PID 1.
+func TestMain(m *testing.M) { os.Exit(testbed.UnderReaper(m.Run)) }
 
 func TestCritest(t *testing.T) {
 	if os.Getenv("GRACERUN_CRITEST") == "" {
@@ -78,6 +87,9 @@ func TestCritest(t *testing.T) {
 				_ = os.Remove(cgroup)
 			}
 		})
+		if out, err := node.Command(t.Context(), "/bin/sh", "-c", localPorts).CombinedOutput(); err != nil {
+			t.Fatalf("%s: ports on 127.0.0.1: %v: %s", stack.Name, err, out)
+		}
 		suites[i] = &suite{node: node, outcomes: map[string]outcome{}}
 	}
 	both(suites, func(s *suite) { s.err = s.run(os.Getenv("FOCUS")) })

@@ -19,6 +19,9 @@ import (
 	"gracerun.io/signals"
 )
 
+// TestMain: what a dead monitor leaves is reaped at once, as by a host's PID 1.
+func TestMain(m *testing.M) { os.Exit(testbed.UnderReaper(m.Run)) }
+
 func bounded() context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), crinode.Patience)
 	_ = context.AfterFunc(ctx, cancel)
@@ -63,7 +66,8 @@ func TestNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stacks := []*crinode.Stack{crinode.Stock("runc"), crinode.Ours(dir, "runc", "observe"), crinode.Ours(dir, "runc", "enforce")}
+	stacks := []*crinode.Stack{crinode.Stock("runc"), crinode.Ours(dir, "runc", "observe"), crinode.Ours(dir, "runc", "delegate"),
+		crinode.Ours(dir, "runc", "enforce")}
 	all := make([]*cluster, len(stacks))
 	var wait sync.WaitGroup
 	errs := make([]error, len(stacks))
@@ -124,7 +128,7 @@ func endPods(t *testing.T, all []*cluster) {
 				return err
 			}
 			rows[i][column] = c.story(p.name, began)
-			if why := c.judge(p.name, p.observe, p.enforce); why != "" {
+			if why := c.judge(p.name, p.observe, p.owned); why != "" {
 				t.Errorf("%s, %s: %s", c.Stack.Name, p.name, why)
 			}
 			return nil
@@ -169,10 +173,10 @@ func (c *cluster) story(name string, began time.Duration) string {
 }
 
 // judge holds ours against what is expected; stock is only shown.
-func (c *cluster) judge(name string, observe, enforce expected) string {
-	want := observe
-	if c.Stack.Policy == "enforce" {
-		want = enforce
+func (c *cluster) judge(name string, observe, owned expected) string {
+	want := owned
+	if c.Stack.Policy == "observe" {
+		want = observe
 	}
 	switch saved, terms := c.saved(name), len(c.heard(name)); {
 	case !c.Stack.Ours():
@@ -206,7 +210,7 @@ type drain struct {
 	about   string
 	disturb func(c *cluster) error // once all have been told
 	observe expected
-	enforce expected
+	owned   expected // under delegate and enforce
 }
 
 var drains = []drain{
@@ -215,6 +219,7 @@ var drains = []drain{
 	{"kubelet killed and restarted", (*cluster).restartKubelet, expected{}, whole},
 	{"all monitors killed", func(c *cluster) error { return c.signalMonitors(signals.KILL) }, whole, whole},
 	{"TERM to all monitors", func(c *cluster) error { return c.signalMonitors(signals.TERM) }, whole, whole},
+	{"KILL by a third party", (*cluster).killAll, expected{}, whole},
 }
 
 func drainAll(t *testing.T, all []*cluster) {
@@ -261,7 +266,7 @@ func drainAll(t *testing.T, all []*cluster) {
 				if c.saved(name(i)) == 10 {
 					whole++
 				}
-				if why := c.judge(name(i), d.observe, d.enforce); why != "" {
+				if why := c.judge(name(i), d.observe, d.owned); why != "" {
 					t.Errorf("%s, %s, %s: %s", c.Stack.Name, d.about, name(i), why)
 				}
 			}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -29,8 +30,9 @@ type podCase struct {
 	// end ends it; delete with the pod's own grace is the default.
 	end func(c *cluster, name string) error
 	// What ours must have saved of ten, and how often its program has heard TERM at
-	// most; under each policy. The kubelet and CRI-O decide the same for stock.
-	observe, enforce expected
+	// most: under observe, and under delegate and enforce, where the grace period has an
+	// owner. The kubelet and CRI-O decide the same for stock.
+	observe, owned expected
 }
 
 type expected struct {
@@ -90,30 +92,30 @@ const stopsToAnswer = `    livenessProbe:
 var podCases = []podCase{
 	{
 		name: "plain", about: "5 s to save, grace 30", save: 5 * time.Second, grace: 30,
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "prestop", about: "a preStop hook of 4 s before", save: 5 * time.Second, grace: 30,
 		more:    "    lifecycle: {preStop: {exec: {command: [sleep, \"4\"]}}}\n",
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "two", about: "two containers", save: 5 * time.Second, grace: 30, two: true,
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "too-long", about: "20 s to save, grace 8: killed at its end", save: 20 * time.Second, grace: 8,
-		observe: expected{3, 1}, enforce: expected{3, 1},
+		observe: expected{3, 1}, owned: expected{3, 1},
 	},
 	{
 		name: "shorter", about: "12 s to save, grace 60, delete --grace-period=5", save: 12 * time.Second, grace: 60,
 		end:     remove("--grace-period=5"),
-		observe: expected{3, 1}, enforce: expected{3, 1},
+		observe: expected{3, 1}, owned: expected{3, 1},
 	},
 	{
 		name: "longer", about: "12 s to save, grace 5, delete --grace-period=60", save: 12 * time.Second, grace: 5,
 		end:     remove("--grace-period=60"),
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "twice", about: "12 s to save, delete, and 3 s later delete --grace-period=2", save: 12 * time.Second, grace: 60,
@@ -127,7 +129,7 @@ var podCases = []podCase{
 			time.Sleep(3 * time.Second)
 			return remove("--grace-period=2")(c, name)
 		},
-		observe: expected{2, 1}, enforce: expected{2, 1},
+		observe: expected{2, 1}, owned: expected{2, 1},
 	},
 	{
 		name: "force", about: "5 s to save, delete --force --grace-period=0", save: 5 * time.Second, grace: 30,
@@ -139,12 +141,12 @@ var podCases = []podCase{
 			body := `{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "` + name + `", "namespace": "default"}}`
 			return c.kubectlWith(body, "create", "--raw", "/api/v1/namespaces/default/pods/"+name+"/eviction", "-f", "-").err
 		},
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "static", about: "a static pod whose manifest is removed", save: 5 * time.Second, grace: 30,
 		end:     func(c *cluster, name string) error { return os.Remove(c.Dir + "/static/" + name + ".yaml") },
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 	{
 		name: "unwell", about: "5 s to save, a liveness probe that fails, with a grace of 20 of its own", save: 5 * time.Second, grace: 60, again: true,
@@ -152,12 +154,12 @@ var podCases = []podCase{
 		end: func(c *cluster, name string) error {
 			return os.WriteFile(c.data(name)+"/unwell", nil, 0o644)
 		},
-		observe: expected{saved: 10}, enforce: expected{saved: 10},
+		observe: expected{saved: 10}, owned: expected{saved: 10},
 	},
 	{
 		name: "unwell-when-stopped", about: "5 s to save, and a probe with a grace of 2 that fails as soon as it is told to stop", save: 5 * time.Second, grace: 30,
 		more:    fmt.Sprintf(stopsToAnswer, "heard", 2),
-		observe: whole, enforce: whole,
+		observe: whole, owned: whole,
 	},
 }
 
@@ -249,6 +251,23 @@ func (c *cluster) signalMonitors(sig signals.Signal) error {
 		}
 	}
 	return nil
+}
+
+// killAll has the runtime send KILL to all containers, as somebody does who is neither
+// CRI-O nor a caller of it. The runtime's answer may come only when they have ended.
+func (c *cluster) killAll() error {
+	ids, err := c.Crictl(bounded(), "ps", "--quiet").Output()
+	if err != nil {
+		return err
+	}
+	all := strings.Fields(string(ids))
+	return errors.Join(beside(len(all), func(i int) error {
+		out, err := c.Command(bounded(), c.Called(), "--root", c.Root(), "kill", all[i], "KILL").CombinedOutput()
+		if err != nil {
+			err = fmt.Errorf("kill: %w: %s", err, out)
+		}
+		return err
+	})...)
 }
 
 // restartCRIO kills CRI-O and starts it anew.
