@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gracerun.io/internal/crinode"
+	"gracerun.io/internal/testbed"
 )
 
 const patience = crinode.Patience
@@ -72,26 +73,8 @@ func (c call) String() string { return fmt.Sprintf("%d %q %q", c.code, c.out, c.
 type running struct {
 	*exec.Cmd
 	args     []string
-	out, err output
+	out, err testbed.Output
 	since    time.Time
-}
-
-// An output can be read while it is written.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(text []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(text)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 func (u *user) begin(input io.Reader, args ...string) *running {

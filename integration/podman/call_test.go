@@ -1,7 +1,6 @@
 package podman
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,8 +8,9 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
-	"sync"
 	"time"
+
+	"gracerun.io/internal/testbed"
 )
 
 // patience is how long anything may take before the test gives up. Nothing here
@@ -78,26 +78,8 @@ func (u *user) feed(input io.Reader, args ...string) call {
 type running struct {
 	*exec.Cmd
 	args     []string
-	out, err output
+	out, err testbed.Output
 	since    time.Time
-}
-
-// An output can be read while it is written.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(text []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(text)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
 }
 
 func (u *user) begin(input io.Reader, args ...string) *running {
