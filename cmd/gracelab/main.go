@@ -36,6 +36,7 @@ func application() *cli.Command {
 			demoCommand(),
 			drainCommand(),
 			exploreCommand(),
+			exportCommand(),
 			metricsCommand(),
 			planCommand(),
 			reproduceCommand(),

@@ -145,30 +145,39 @@ var (
 	namespaceNames = [...]string{"io.kubernetes.pod.namespace", "io.kubernetes.cri.sandbox-namespace"}
 )
 
+// Pod is where a container is in Kubernetes, as its manager has noted it; names that
+// it has not are "".
+type Pod struct{ Namespace, Name, Container string }
+
+// Pod reads it from the annotations of CRI-O or containerd.
+func (c *Container) Pod() (p Pod) {
+	if c.Record != nil {
+		p.Namespace = first(c.Record.Annotations, namespaceNames[:])
+		p.Name = first(c.Record.Annotations, podNames[:])
+		p.Container = first(c.Record.Annotations, containerNames[:])
+	}
+	return p
+}
+
 // Called gives what people may call the container, beside its id: the manager's
 // name; of a pod's container CONTAINER, POD/CONTAINER and NAMESPACE/POD/CONTAINER.
 func (c *Container) Called() (names []string) {
 	if c.Name != "" {
 		names = append(names, c.Name)
 	}
-	if c.Record == nil {
+	p := c.Pod()
+	if p.Container == "" {
 		return names
 	}
-	name := first(c.Record.Annotations, containerNames[:])
-	for _, above := range [...][]string{nil, podNames[:], namespaceNames[:]} {
-		if above != nil {
-			part := first(c.Record.Annotations, above)
-			if part == "" {
-				break
-			}
-			name = part + "/" + name
-		}
-		if name == "" {
-			break
-		}
-		names = append(names, name)
+	names = append(names, p.Container)
+	if p.Name == "" {
+		return names
 	}
-	return names
+	names = append(names, p.Name+"/"+p.Container)
+	if p.Namespace == "" {
+		return names
+	}
+	return append(names, p.Namespace+"/"+p.Name+"/"+p.Container)
 }
 
 func first(all runtime.Annotations, keys []string) string {
