@@ -248,7 +248,7 @@ func (s *story) events(span trace.Span, from, to lifecycle.Instant) {
 			switch kind {
 			case lifecycle.Deliver.String():
 				span.AddEvent("deliver", when, trace.WithAttributes(words(rest)...))
-			case lifecycle.Violation.String():
+			case lifecycle.RecordBreach.String():
 				span.AddEvent("breach", when, trace.WithAttributes(append(append(words(rest), Policy.String(s.policy)), caller(history.By(effect))...)...))
 			}
 		}

@@ -8,10 +8,12 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/races"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/timeline"
@@ -189,25 +191,18 @@ func (d *demo) tellOthers(staged []*races.Staged) (kept bool) {
 
 // stage plays everything at once, and gives how much there was to play.
 func (d *demo) stage() int {
-	live := isTerminal(os.Stderr)
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	line.Count(0, len(d.plays), "containers have ended")
 	var all sync.WaitGroup
-	var mu sync.Mutex
-	ended := 0
+	var ended atomic.Int64
 	for _, p := range d.plays {
 		all.Go(func() {
 			p.verdict = d.scenarios[p.act].On(p.stack, d.dir, p.policy)
-			mu.Lock()
-			defer mu.Unlock()
-			ended++
-			if live {
-				fmt.Fprintf(os.Stderr, "\r\x1b[K%s %d of %d containers have ended", bar(ended, len(d.plays)), ended, len(d.plays))
-			}
+			line.Count(int(ended.Add(1)), len(d.plays), "containers have ended")
 		})
 	}
 	all.Wait()
-	if live {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
-	}
 	return len(d.plays)
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/races"
 	"gracerun.io/internal/testbed"
 )
@@ -53,14 +54,17 @@ func drain(d races.Drain, runtime string, asJSON bool, out io.Writer) error {
 		ours    bool
 	}
 	var columns []column
-	for _, stack := range []*testbed.Stack{testbed.Stock(runtime), testbed.Ours(programsDir(), runtime)} {
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	stacks := []*testbed.Stack{testbed.Stock(runtime), testbed.Ours(programsDir(), runtime)}
+	for i, stack := range stacks {
 		c := column{Stack: stack.Name, Skipped: stack.Missing, ours: stack.Ours()}
 		if c.Skipped == "" {
 			dir, err := os.MkdirTemp("", "gracelab-")
 			if err != nil {
 				return err
 			}
-			d.Progress = drainProgress(stack.Name)
+			d.Progress = drainProgress(line, stack.Name, i, len(stacks))
 			c.Result, err = d.Run(stack, dir)
 			os.RemoveAll(dir)
 			if err != nil {
@@ -69,6 +73,7 @@ func drain(d races.Drain, runtime string, asJSON bool, out io.Writer) error {
 		}
 		columns = append(columns, c)
 	}
+	line.End()
 	if asJSON {
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
@@ -133,15 +138,15 @@ func seconds(d time.Duration) string { return fmt.Sprintf("%.2f s", d.Seconds())
 
 func millis(d time.Duration) string { return fmt.Sprintf("%.1f ms", float64(d)/1e6) }
 
-// drainProgress draws a bar; only a terminal gets it.
-func drainProgress(stack string) func(phase string, done, all int) {
-	if !isTerminal(os.Stderr) {
-		return nil
-	}
+// drainPhases are the phases of a drain, and where each begins, as a share of the whole
+// time of one stack: to start the containers takes longest.
+var drainPhases = map[string][2]float64{"started": {0, 0.5}, "stopped": {0.5, 0.9}, "removed": {0.9, 1}}
+
+// drainProgress tells how far the drain has come that is the nth of so many.
+func drainProgress(line *progress.Line, stack string, n, stacks int) func(phase string, done, all int) {
 	return func(phase string, done, all int) {
-		fmt.Fprintf(os.Stderr, "\r\x1b[K%s %s: %d of %d %s", bar(done, all), stack, done, all, phase)
-		if phase == "removed" && done == all {
-			fmt.Fprint(os.Stderr, "\r\x1b[K")
-		}
+		p := drainPhases[phase]
+		share := p[0] + (p[1]-p[0])*float64(done)/float64(all)
+		line.Set((float64(n)+share)/float64(stacks), "%s: %d of %d %s", stack, done, all, phase)
 	}
 }

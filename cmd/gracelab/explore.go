@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v3"
-	"golang.org/x/sys/unix"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/lifecycle/explore"
 )
@@ -86,34 +86,36 @@ func (x explorer) list(setups []*explore.Setup) {
 	}
 }
 
-// exhaust explores the sound machine. Progress is for people: only a terminal
-// gets it.
+// exhaust explores the sound machine.
 func (x explorer) exhaust(setups []*explore.Setup) error {
 	seen := explore.Transitions{}
-	live := isTerminal(os.Stderr)
+	line := progress.Start(os.Stderr)
+	defer line.End()
 	begin, states, moves := time.Now(), 0, 0
-	for _, s := range setups {
+	for i, s := range setups {
 		limits := explore.Limits{States: int(x.Int("states"))}
-		if live {
-			limits.Progress = func(n int) {
-				fmt.Fprintf(os.Stderr, "\r\x1b[K%s: %d states, %.0f/s", s.Name, n, float64(states+n)/time.Since(begin).Seconds())
+		limits.Progress = func(n int) {
+			share := -1.0 // of a world without a bound nobody knows how large it is
+			if limits.States > 0 {
+				share = (float64(i) + float64(n)/float64(limits.States)) / float64(len(setups))
 			}
+			line.Set(share, "world %d of %d: %d states, %.0f/s: %s", i+1, len(setups), n, float64(states+n)/time.Since(begin).Seconds(), s.Name)
 		}
+		limits.Progress(0)
 		r := explore.Exhaust(s, seen.Watch(s.Config), limits)
-		if live {
-			fmt.Fprint(os.Stderr, "\r\x1b[K")
-		}
 		states, moves = states+r.States, moves+r.Moves
 		all := ""
 		if r.Complete {
 			all = "  all there are"
 		}
-		fmt.Fprintf(x.out, "%-55s %9d states%s\n", s.Name, r.States, all)
+		line.Aside(func() { fmt.Fprintf(x.out, "%-55s %9d states%s\n", s.Name, r.States, all) })
 		if r.Counterexample != nil {
+			line.End()
 			r.Counterexample.Print(x.out)
 			return &finding{"an invariant is broken"}
 		}
 	}
+	line.End()
 	seconds := time.Since(begin).Seconds()
 	fmt.Fprintf(x.out, "%d distinct states by %d moves in %.1f s (%.0f states/s): no invariant broken\n",
 		states, moves, seconds, float64(states)/seconds)
@@ -141,43 +143,50 @@ func (x explorer) coverage(seen explore.Transitions) {
 }
 
 func (x explorer) mutants(setups []*explore.Setup) error {
-	chosen := 0
+	var chosen []*explore.Mutant
 	for _, mu := range explore.Mutants() {
-		if name := x.String("mutant"); name != "all" && !strings.Contains(mu.Name, name) {
-			continue
+		if name := x.String("mutant"); name == "all" || strings.Contains(mu.Name, name) {
+			chosen = append(chosen, mu)
 		}
-		chosen++
-		fmt.Fprintf(x.out, "%s\n  Model: %s.\n", mu.Name, mu.Model)
+	}
+	if chosen == nil {
+		return fmt.Errorf("no mutant has %q in its name; --list names them", x.String("mutant"))
+	}
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	for i, mu := range chosen {
+		line.Count(i, len(chosen), "mutants caught: "+mu.Name)
 		c := explore.Hunt(mu, setups)
 		if c == nil {
 			return fmt.Errorf("mutant %q was not caught in the worlds chosen", mu.Name)
 		}
-		c.Print(x.out)
-		fmt.Fprintln(x.out)
-	}
-	if chosen == 0 {
-		return fmt.Errorf("no mutant has %q in its name; --list names them", x.String("mutant"))
+		line.Aside(func() {
+			fmt.Fprintf(x.out, "%s\n  Model: %s.\n", mu.Name, mu.Model)
+			c.Print(x.out)
+			fmt.Fprintln(x.out)
+		})
 	}
 	return nil
 }
 
 func (x explorer) walks(setups []*explore.Setup) error {
 	first, n := x.Uint64("seed"), max(x.Uint64("walks"), 1)
-	for _, s := range setups {
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	for i, s := range setups {
 		for seed := first; seed < first+n; seed++ {
+			if done := seed - first; done%1000 == 0 {
+				line.Set((float64(i)+float64(done)/float64(n))/float64(len(setups)), "world %d of %d: %d of %d walks: %s", i+1, len(setups), done, n, s.Name)
+			}
 			subject := explore.Transitions{}.Watch(s.Config)
 			if c := explore.Simulate(s, subject, seed, 200); c != nil {
+				line.End()
 				fmt.Fprintf(x.out, "To repeat it: gracelab explore --world %q --seed %d\n", s.Name, seed)
 				c.Print(x.out)
 				return &finding{"an invariant is broken"}
 			}
 		}
-		fmt.Fprintf(x.out, "%-55s %d walks\n", s.Name, n)
+		line.Aside(func() { fmt.Fprintf(x.out, "%-55s %d walks\n", s.Name, n) })
 	}
 	return nil
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v3"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/races"
 )
 
@@ -181,21 +182,20 @@ func (r *reproduction) run(jobs []job, parallel int) {
 		wait.Wait()
 		close(done)
 	}()
-	live, ended := isTerminal(os.Stderr), 0
+	line, ended := progress.Start(os.Stderr), 0
+	defer line.End()
+	line.Count(0, len(jobs), "staged")
 	finished := make([]bool, len(jobs))
 	for i := range done {
 		finished[i] = true
 		ended++
-		if live {
-			fmt.Fprint(os.Stderr, "\r\x1b[K")
-		}
-		for printed < len(jobs) && finished[printed] {
-			r.print(&rows[printed])
-			printed++
-		}
-		if live && ended < len(jobs) {
-			fmt.Fprintf(os.Stderr, "%s %d of %d staged", bar(ended, len(jobs)), ended, len(jobs))
-		}
+		line.Count(ended, len(jobs), "staged")
+		line.Aside(func() {
+			for printed < len(jobs) && finished[printed] {
+				r.print(&rows[printed])
+				printed++
+			}
+		})
 	}
 	r.rows = append(r.rows, rows...)
 }
@@ -272,11 +272,4 @@ func programsDir() string {
 		return "."
 	}
 	return filepath.Dir(path)
-}
-
-// bar draws how much of something is done.
-func bar(done, all int) string {
-	const width = 30
-	full := width * done / max(all, 1)
-	return "[" + strings.Repeat("█", full) + strings.Repeat("·", width-full) + "]"
 }

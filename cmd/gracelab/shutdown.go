@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gracerun.io/integration/host"
+	"gracerun.io/internal/progress"
 	"gracerun.io/timeline"
 )
 
@@ -25,6 +26,9 @@ func reproduceShutdown(ctx context.Context, out io.Writer, cache, evidence strin
 		fmt.Fprintf(out, "SKIPPED          %s: %v\n", shutdownRace, err)
 		return nil
 	}
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	line.Set(-1, "the disk of the host is made or looked up")
 	image, err := host.Get(ctx, cache)
 	if err != nil {
 		if errors.Is(err, host.ErrMissing) {
@@ -36,18 +40,14 @@ func reproduceShutdown(ctx context.Context, out io.Writer, cache, evidence strin
 	var lines []*timeline.Timeline
 	harmed := map[string]bool{}
 	fmt.Fprintf(out, "%s: a host with systemd as PID 1 is powered off under a pod\n", shutdownRace)
-	for _, stack := range host.Stacks8609(filepath.Join(programsDir(), "gracerun")) {
+	stacks := host.Stacks8609(filepath.Join(programsDir(), "gracerun"))
+	for i, stack := range stacks {
+		line.Set(float64(i)/float64(len(stacks)), "%d of %d: %s: the host boots, and is powered off", i+1, len(stacks), stack.Name)
 		if missing := missingProgram(stack); missing != "" {
-			fmt.Fprintf(out, "    %s: skipped: %s is not built\n", stack.Name, missing)
+			line.Aside(func() { fmt.Fprintf(out, "    %s: skipped: %s is not built\n", stack.Name, missing) })
 			continue
 		}
-		if isTerminal(os.Stderr) {
-			fmt.Fprintf(os.Stderr, "\r\x1b[K%s: the host boots, and is powered off ...", stack.Name)
-		}
 		s, err := image.Reproduce8609(ctx, stack)
-		if isTerminal(os.Stderr) {
-			fmt.Fprint(os.Stderr, "\r\x1b[K")
-		}
 		if err != nil {
 			return err
 		}
@@ -55,12 +55,15 @@ func reproduceShutdown(ctx context.Context, out io.Writer, cache, evidence strin
 		if s.Harm() != "" {
 			verdict, harmed[stack.Name] = "HARM: "+s.Harm(), true
 		}
-		fmt.Fprintf(out, "    %s: %s\n        scope: DefaultDependencies=%s TimeoutStopUSec=%s; TERM from %s %s after power-off; %s\n",
-			stack.Name, verdict, s.Properties["DefaultDependencies"], s.Properties["TimeoutStopUSec"],
-			s.TermFrom, after(s.PowerOff, s.Term), killText(s))
+		line.Aside(func() {
+			fmt.Fprintf(out, "    %s: %s\n        scope: DefaultDependencies=%s TimeoutStopUSec=%s; TERM from %s %s after power-off; %s\n",
+				stack.Name, verdict, s.Properties["DefaultDependencies"], s.Properties["TimeoutStopUSec"],
+				s.TermFrom, after(s.PowerOff, s.Term), killText(s))
+		})
 		s.Timeline.Verdict, s.Timeline.Bad = verdict, s.Harm() != ""
 		lines = append(lines, s.Timeline)
 	}
+	line.End()
 	page := filepath.Join(evidence, shutdownRace+".html")
 	if err := os.MkdirAll(evidence, 0o755); err != nil {
 		return err

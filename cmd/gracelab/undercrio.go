@@ -7,8 +7,10 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"gracerun.io/internal/crinode"
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/races"
 )
 
@@ -43,6 +45,10 @@ func newUnderCRIO(programs, dir, evidence string, out io.Writer) (*underCRIO, er
 func (u *underCRIO) run(jobs []job, parallel int) error {
 	rows := make([]compared, len(jobs))
 	free := make(chan struct{}, max(parallel, 1))
+	line := progress.Start(os.Stderr)
+	defer line.End()
+	line.Count(0, len(jobs), "staged")
+	var ended atomic.Int64
 	var wait sync.WaitGroup
 	for i, j := range jobs {
 		free <- struct{}{}
@@ -55,10 +61,11 @@ func (u *underCRIO) run(jobs []job, parallel int) error {
 				_, row.err = row.real.WriteEvidence(filepath.Join(u.evidence, "crio"), j.runtime)
 			}
 			rows[i] = row
-			fmt.Fprintf(os.Stderr, "staged: %s\n", j.scenario.ID)
+			line.Count(int(ended.Add(1)), len(jobs), "staged")
 		})
 	}
 	wait.Wait()
+	line.End()
 	return u.conclude(rows)
 }
 

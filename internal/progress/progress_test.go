@@ -19,12 +19,12 @@ func TestText(t *testing.T) {
 		gone  time.Duration
 		want  string
 	}{
-		{0.25, true, 10 * time.Second, "[██████··················] 1 of 4 staged, 10 s, about 30 s left"},
-		{0.25, false, 10 * time.Second, "1 of 4 staged, 10 s, about 30 s left"},
-		{0, false, 5 * time.Second, "1 of 4 staged, 5 s"},
-		{-1, true, 61 * time.Second, "1 of 4 staged, 1 min 01 s"},
-		{1, false, 2 * time.Hour, "1 of 4 staged, 2 h 00 min, about 0 s left"},
-		{0.001, false, 4 * time.Second, "1 of 4 staged, 4 s, about 1 h 06 min left"},
+		{0.25, true, 10 * time.Second, "[██████··················] 1 of 4 staged (10 s, about 30 s left)"},
+		{0.25, false, 10 * time.Second, "1 of 4 staged (10 s, about 30 s left)"},
+		{0, false, 5 * time.Second, "1 of 4 staged (5 s)"},
+		{-1, true, 61 * time.Second, "1 of 4 staged (1 min 01 s)"},
+		{1, false, 2 * time.Hour, "1 of 4 staged (2 h 00 min, about 0 s left)"},
+		{0.001, false, 4 * time.Second, "1 of 4 staged (4 s, about 1 h 06 min left)"},
 	} {
 		l := &Line{live: test.live, share: test.share, note: "1 of 4 staged"}
 		if got := l.text(test.gone); got != test.want {
@@ -105,7 +105,7 @@ func TestPipe(t *testing.T) {
 	}
 	time.Sleep(20 * time.Millisecond)
 	l.End()
-	if text := out.String(); strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\r\x1b█") || !strings.HasPrefix(text, "2 of 4 staged, 1 h 00 min, about 1 h 00 min left\n") {
+	if text := out.String(); strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\r\x1b█") || !strings.HasPrefix(text, "2 of 4 staged (1 h 00 min, about 1 h 00 min left)\n") {
 		t.Errorf("%q", text)
 	}
 }

@@ -38,7 +38,7 @@ const settleEvery = 8
 type Limits struct {
 	States   int              // distinct states
 	Moves    int              // moves from the beginning
-	Progress func(states int) // if not nil, told of every 100,000th state
+	Progress func(states int) // if not nil, told of every 10,000th state
 }
 
 // Exhaust visits the states of the world that setup describes, breadth first,
@@ -155,7 +155,7 @@ func (x *explorer) add(w *world, parent uint32, mv Move) (uint32, bool) {
 	x.parents = append(x.parents, parent)
 	x.by = append(x.by, mv)
 	x.result.States++
-	if x.limits.Progress != nil && x.result.States%100_000 == 0 {
+	if x.limits.Progress != nil && x.result.States%10_000 == 0 {
 		x.limits.Progress(x.result.States)
 	}
 	return index, true
