@@ -37,6 +37,7 @@ func application() *cli.Command {
 			drainCommand(),
 			exploreCommand(),
 			exportCommand(),
+			matrixCommand(),
 			metricsCommand(),
 			planCommand(),
 			reproduceCommand(),

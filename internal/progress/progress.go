@@ -157,12 +157,12 @@ func (l *Line) text(gone time.Duration) string {
 		full := int(barWidth * l.share)
 		b.WriteString("[" + strings.Repeat("█", full) + strings.Repeat("·", barWidth-full) + "] ")
 	}
-	b.WriteString(l.note + " (" + span(gone))
+	b.WriteString(span(gone))
 	if l.share > 0 {
 		left := time.Duration(float64(gone) * (1 - l.share) / l.share)
 		b.WriteString(", about " + span(left) + " left")
 	}
-	return b.String() + ")"
+	return b.String() + ": " + l.note // which may be cut, unlike the rest
 }
 
 // span writes a time for people: "7 s", "2 min 05 s", "1 h 02 min".

@@ -19,12 +19,12 @@ func TestText(t *testing.T) {
 		gone  time.Duration
 		want  string
 	}{
-		{0.25, true, 10 * time.Second, "[██████··················] 1 of 4 staged (10 s, about 30 s left)"},
-		{0.25, false, 10 * time.Second, "1 of 4 staged (10 s, about 30 s left)"},
-		{0, false, 5 * time.Second, "1 of 4 staged (5 s)"},
-		{-1, true, 61 * time.Second, "1 of 4 staged (1 min 01 s)"},
-		{1, false, 2 * time.Hour, "1 of 4 staged (2 h 00 min, about 0 s left)"},
-		{0.001, false, 4 * time.Second, "1 of 4 staged (4 s, about 1 h 06 min left)"},
+		{0.25, true, 10 * time.Second, "[██████··················] 10 s, about 30 s left: 1 of 4 staged"},
+		{0.25, false, 10 * time.Second, "10 s, about 30 s left: 1 of 4 staged"},
+		{0, false, 5 * time.Second, "5 s: 1 of 4 staged"},
+		{-1, true, 61 * time.Second, "1 min 01 s: 1 of 4 staged"},
+		{1, false, 2 * time.Hour, "2 h 00 min, about 0 s left: 1 of 4 staged"},
+		{0.001, false, 4 * time.Second, "4 s, about 1 h 06 min left: 1 of 4 staged"},
 	} {
 		l := &Line{live: test.live, share: test.share, note: "1 of 4 staged"}
 		if got := l.text(test.gone); got != test.want {
@@ -73,11 +73,11 @@ func TestLive(t *testing.T) {
 	l.mu.Lock()
 	l.begin = l.begin.Add(-time.Hour)
 	l.mu.Unlock()
-	await(t, "the line", func() bool { return strings.Contains(out.String(), "1 of 3") })
+	await(t, "the line", func() bool { return strings.Contains(out.String(), "1 h 00") })
 	l.Aside(func() { _, _ = out.Write([]byte("something else\n")) })
 	await(t, "the line after other text", func() bool {
 		_, after, found := strings.Cut(out.String(), "\r\x1b[Ksomething else\n")
-		return found && strings.Contains(after, "1 of 3")
+		return found && strings.Contains(after, "1 h 00")
 	})
 	l.End()
 	l.End()
@@ -105,7 +105,7 @@ func TestPipe(t *testing.T) {
 	}
 	time.Sleep(20 * time.Millisecond)
 	l.End()
-	if text := out.String(); strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\r\x1b█") || !strings.HasPrefix(text, "2 of 4 staged (1 h 00 min, about 1 h 00 min left)\n") {
+	if text := out.String(); strings.Count(text, "\n") != 2 || strings.ContainsAny(text, "\r\x1b█") || !strings.HasPrefix(text, "1 h 00 min, about 1 h 00 min left: 2 of 4 staged\n") {
 		t.Errorf("%q", text)
 	}
 }
@@ -166,7 +166,7 @@ func TestTerminal(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got := text.String(); strings.Contains(got, "\n") || !strings.HasPrefix(got, "\r\x1b[K[████████████············] 1") || !strings.HasSuffix(got, "\r\x1b[K") {
+	if got := text.String(); strings.Contains(got, "\n") || !strings.HasPrefix(got, "\r\x1b[K[████████████············] 1 ") || !strings.HasSuffix(got, "\r\x1b[K") {
 		t.Errorf("the terminal got %q", got)
 	}
 }

@@ -52,13 +52,10 @@ func (s *Staged) Outcome() string {
 	return "held off"
 }
 
-// Stage stages a scenario on stock and ours over a runtime, trial by trial, both
-// side by side.
+// Stage stages a scenario on stock and ours over an installed runtime, trial by trial,
+// both side by side.
 func (s *Scenario) Stage(programs, dir, runtime string) *Staged {
-	policy := s.Ours.Policy
-	if policy == "" {
-		policy = settings.Defaults().Stop.Policy.String()
-	}
+	policy := s.OurPolicy()
 	staged := &Staged{Scenario: s}
 	if s.Drain > 0 { // which is about how fast, so one after the other
 		staged.Stock = s.On(testbed.Stock(runtime), dir, "")
@@ -70,6 +67,14 @@ func (s *Scenario) Stage(programs, dir, runtime string) *Staged {
 	both.Go(func() { staged.Ours = s.On(testbed.Ours(programs, runtime), dir, policy) })
 	both.Wait()
 	return staged
+}
+
+// OurPolicy is the policy under which ours is staged.
+func (s *Scenario) OurPolicy() string {
+	if s.Ours.Policy != "" {
+		return s.Ours.Policy
+	}
+	return settings.Defaults().Stop.Policy.String()
 }
 
 // On stages the scenario on one stack.

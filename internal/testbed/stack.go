@@ -18,6 +18,7 @@ type Stack struct {
 	Monitor string // the program's path
 	Runtime string // as the monitor and the manager call it
 	Wrapped string // the runtime beneath gracerun; "" for a stock stack
+	Kind    string // of the runtime, or of the one beneath: "crun" or "runc"
 	Missing string // why there are no containers of this stack here, "" if there are
 
 	namespace string // of mounts, to be entered first; "": this one
@@ -26,23 +27,31 @@ type Stack struct {
 // Ours says whether the stack is gracemon and gracerun.
 func (s *Stack) Ours() bool { return s.Wrapped != "" }
 
-// Stock is Debian's conmon over a stock runtime: "crun" or "runc".
-func Stock(runtime string) *Stack {
-	s := &Stack{Name: "conmon + " + runtime}
-	s.Monitor = s.find("conmon", "conmon")
-	s.Runtime = s.find(runtime, runtime)
-	s.settle(runtime)
+// Stock is the installed conmon over the installed "crun" or "runc".
+func Stock(runtime string) *Stack { return StockOf("conmon", runtime, runtime) }
+
+// StockOf is a conmon over a runtime of that kind, "crun" or "runc". The programs are
+// paths, or names in PATH.
+func StockOf(conmon, kind, runtime string) *Stack {
+	s := &Stack{Name: "conmon + " + kind, Kind: kind}
+	s.Monitor = s.find("conmon", conmon)
+	s.Runtime = s.find(kind, runtime)
+	s.settle()
 	return s
 }
 
-// Ours is gracemon, and gracerun over a stock runtime. Both are looked for in the
-// directory programs, else in PATH.
-func Ours(programs, runtime string) *Stack {
-	s := &Stack{Name: "gracemon + gracerun over " + runtime}
+// Ours is gracemon, and gracerun over the installed "crun" or "runc". Both are looked
+// for in the directory programs, else in PATH.
+func Ours(programs, runtime string) *Stack { return OursOver(programs, runtime, runtime) }
+
+// OursOver is gracemon, and gracerun over a runtime of that kind, which is a path or a
+// name in PATH.
+func OursOver(programs, kind, runtime string) *Stack {
+	s := &Stack{Name: "gracemon + gracerun over " + kind, Kind: kind}
 	s.Monitor = s.find("gracemon", filepath.Join(programs, "gracemon"), "gracemon")
 	s.Runtime = s.find("gracerun", filepath.Join(programs, "gracerun"), "gracerun")
-	s.Wrapped = s.find(runtime, runtime)
-	s.settle(runtime)
+	s.Wrapped = s.find(kind, runtime)
+	s.settle()
 	return s
 }
 
@@ -59,12 +68,12 @@ func (s *Stack) find(name string, places ...string) string {
 }
 
 // settle finds out where the runtime can run.
-func (s *Stack) settle(runtime string) {
+func (s *Stack) settle() {
 	switch {
 	case s.Missing != "":
 	case os.Geteuid() != 0:
 		s.Missing = "only root can make these containers"
-	case runtime == "crun" && !onCgroup2():
+	case s.Kind == "crun" && !onCgroup2():
 		// It refuses the hybrid of version 1 and 2.
 		var err error
 		if s.namespace, err = Cgroup2Namespace(); err != nil {
@@ -99,20 +108,35 @@ func (s *Stack) Versions() string {
 	if s.Missing != "" {
 		return "missing: " + s.Missing
 	}
-	versions := []string{s.version(s.Monitor), s.version(s.Runtime)}
+	versions := []string{s.MonitorVersion(), s.RuntimeVersion()}
 	if s.Ours() {
-		versions = append(versions, s.version(s.Wrapped))
+		versions = []string{s.MonitorVersion(), s.version("gracerun", s.Runtime), s.RuntimeVersion()}
 	}
 	return strings.Join(versions, ", ")
 }
 
+// MonitorVersion is the monitor's name and version.
+func (s *Stack) MonitorVersion() string {
+	if s.Ours() {
+		return s.version("gracemon", s.Monitor)
+	}
+	return s.version("conmon", s.Monitor)
+}
+
+// RuntimeVersion is the name and version of the runtime, of ours that of the one beneath.
+func (s *Stack) RuntimeVersion() string {
+	if s.Ours() {
+		return s.version(s.Kind, s.Wrapped)
+	}
+	return s.version(s.Kind, s.Runtime)
+}
+
 // version finds the line in which a program speaks of itself: ours begin with
 // what callers look for, the name and version of the program that they stand for.
-func (s *Stack) version(program string) string {
+func (s *Stack) version(name, program string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	out, err := s.command(ctx, "/", program, "--version").Output()
-	name := filepath.Base(program)
 	if err == nil {
 		for line := range strings.Lines(string(out)) {
 			if _, after, found := strings.Cut(strings.Replace(line, ":", "", 1), name+" "); found {
