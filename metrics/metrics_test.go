@@ -143,6 +143,30 @@ func TestCounters(t *testing.T) {
 		`gracerun_log_bytes_total 3000`, `gracerun_log_lost_bytes_total 30`)
 }
 
+// The reference names every metric, with its type.
+func TestReference(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "base")
+	t.Setenv("GRACERUN_STATE_DIR", base)
+	deleted(t, "a", second, true)
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	families, err := New(base).Collect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		found := false
+		for line := range strings.Lines(string(page)) {
+			found = found || strings.HasPrefix(line, "| ") && strings.Contains(line, "`"+f.GetName()+"`") && strings.Contains(line, "| "+strings.ToLower(f.GetType().String())+" |")
+		}
+		if !found {
+			t.Errorf("docs/metrics.md has no row for %s, a %s", f.GetName(), f.GetType())
+		}
+	}
+}
+
 // The log's totals are kept under the name that the logs give them.
 func TestTotalsAreKept(t *testing.T) {
 	if history.CursorFile != spool.CursorName {

@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -429,6 +431,27 @@ func TestCollectorInTrouble(t *testing.T) {
 			t.Errorf("%v, %d messages, want 3", err, len(r.got))
 		}
 	})
+}
+
+// The reference names every attribute.
+func TestReference(t *testing.T) {
+	page, err := os.ReadFile("../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := os.ReadFile("spans.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile(`attribute\.Key\("([^"]+)"\)`).FindAllStringSubmatch(string(source), -1)
+	for _, name := range names {
+		if !strings.Contains(string(page), "`"+name[1]+"`") {
+			t.Errorf("docs/metrics.md does not name %s", name[1])
+		}
+	}
+	if len(names) == 0 {
+		t.Error("no attribute is found in the source")
+	}
 }
 
 func TestEndpoints(t *testing.T) {
