@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/urfave/cli/v3"
 
 	"gracerun.io/integration/debian"
 	"gracerun.io/internal/matrix"
 	"gracerun.io/internal/progress"
+	"gracerun.io/internal/races"
 )
 
 func matrixCommand() *cli.Command {
@@ -20,7 +22,8 @@ func matrixCommand() *cli.Command {
 		Name:      "matrix",
 		Usage:     "stage the races on many versions of crun, runc and conmon, and make one table of it",
 		ArgsUsage: "[ID...]",
-		Description: `ID is a race, as for reproduce; without one all are staged. Of each Debian release its own
+		Description: `ID is a race, as for reproduce; without one all are staged but drain-thundering-herd,
+which is about how fast the machine is and takes it for itself. Of each Debian release its own
 conmon is staged with its own crun and its own runc. Each crun and each runc that is named by path is staged with
 each conmon that is named so; without one with the installed conmon, and a conmon alone with the
 installed crun and runc. Without any of these the installed ones are staged.
@@ -42,6 +45,9 @@ reason below it. The exit code is 1 if ours did harm that it should have held of
 			scenarios, err := chosenScenarios(cmd.Args().Slice())
 			if err != nil {
 				return err
+			}
+			if !cmd.Args().Present() {
+				scenarios = slices.DeleteFunc(scenarios, func(s *races.Scenario) bool { return s.Drain > 0 })
 			}
 			if os.Geteuid() != 0 {
 				return errors.New("only root can stage races: containers and the kernel's trace of signals need it")
