@@ -21,11 +21,15 @@ import (
 	"testing"
 	"time"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/testbed"
 )
 
 // atOnce is how many schedules are played at a time: they mostly wait.
 const atOnce = 6
+
+// soakTime is how long new schedules are played in make soak.
+const soakTime = time.Hour
 
 // seeds gives those that are to be played, one after the other, until it has no more:
 // a fixed number in make test, new ones for an hour in make soak.
@@ -39,7 +43,7 @@ func seeds() func() (uint64, bool) {
 	if roundsErr == nil {
 		number = rounds
 	} else if seedErr != nil && os.Getenv("GRACERUN_SOAK") != "" {
-		number, until = 1<<40, time.Now().Add(time.Hour)
+		number, until = 1<<40, time.Now().Add(soakTime)
 		first = uint64(time.Now().Unix()) // printed with what fails
 	}
 	next := first
@@ -107,18 +111,21 @@ func TestChaos(t *testing.T) {
 	var wait sync.WaitGroup
 	free := make(chan struct{}, atOnce)
 	begin := time.Now()
+	line := progress.ForSoak()
 	for {
 		free <- struct{}{}
 		seed, more := next()
 		if !more {
 			break
 		}
+		all.tell(line, time.Since(begin))
 		wait.Go(func() {
 			all.play(draw(seed), bin)
 			<-free
 		})
 	}
 	wait.Wait()
+	line.End()
 	all.report(time.Since(begin))
 }
 
@@ -131,6 +138,13 @@ type tally struct {
 
 	schedules, containers, failed, kills int
 	lines                                uint64
+}
+
+// tell says how far it has come.
+func (all *tally) tell(line *progress.Line, gone time.Duration) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	line.Set(gone.Seconds()/soakTime.Seconds(), "chaos: %d schedules played, %d failed", all.schedules, all.failed)
 }
 
 func (all *tally) play(s *schedule, bin string) {

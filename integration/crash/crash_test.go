@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/internal/testbed"
 	"gracerun.io/supervisor/recovery"
 )
@@ -298,6 +299,7 @@ func TestCrash(t *testing.T) {
 	var wait sync.WaitGroup
 	free := make(chan struct{}, atOnce)
 	begin := time.Now()
+	line := progress.ForSoak()
 	for seed := first; seed < first+number; seed++ {
 		free <- struct{}{}
 		wait.Go(func() {
@@ -305,11 +307,13 @@ func TestCrash(t *testing.T) {
 			r.run(stacks[min(seed%4, 1)%len(stacks)])
 			mu.Lock()
 			done = append(done, r)
+			line.Count(len(done), number, "rounds of the crash test")
 			mu.Unlock()
 			<-free
 		})
 	}
 	wait.Wait()
+	line.End()
 	report(t, done, time.Since(begin))
 }
 

@@ -48,6 +48,20 @@ func Start(f *os.File) *Line {
 	}, redraw)
 }
 
+// ForSoak begins one for a long test: on the terminal that `make soak` was called from,
+// since `go test` keeps what tests print until they end. It is nil without one, and
+// where GRACERUN_SOAK is not set.
+func ForSoak() *Line {
+	if os.Getenv("GRACERUN_SOAK") == "" {
+		return nil
+	}
+	f, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+	if err != nil {
+		return nil
+	}
+	return Start(f) // the test's process ends soon after it
+}
+
 func start(out io.Writer, live bool, wide func() int, every time.Duration) *Line {
 	l := &Line{out: out, live: live, wide: wide, begin: time.Now(), over: make(chan struct{})}
 	l.said = l.begin

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"gracerun.io/internal/progress"
 	"gracerun.io/supervisor/lifecycle"
 )
 
@@ -37,12 +38,15 @@ func story(c *Counterexample) string {
 func TestEveryInterleaving(t *testing.T) {
 	limit := effort(5_000, 150_000, 1_500_000)
 	least := int64(effort(16*4_000, 1_000_000, 10_000_000))
-	var states, moves, settled atomic.Int64
+	var states, moves, settled, worlds atomic.Int64
+	line := progress.ForSoak()
 	t.Run("setups", func(t *testing.T) {
 		for _, s := range Setups() {
 			t.Run(s.Name, func(t *testing.T) {
 				t.Parallel()
+				line.Count(int(worlds.Load()), len(Setups()), "worlds explored")
 				r := Exhaust(s, sound(s.Config), Limits{States: limit})
+				line.Count(int(worlds.Add(1)), len(Setups()), "worlds explored")
 				states.Add(int64(r.States))
 				moves.Add(int64(r.Moves))
 				settled.Add(int64(r.Settled))
@@ -57,6 +61,7 @@ func TestEveryInterleaving(t *testing.T) {
 			})
 		}
 	})
+	line.End()
 	t.Logf("%d distinct states in all, by %d moves; from %d of them a kind world was played to its end",
 		states.Load(), moves.Load(), settled.Load())
 	if states.Load() < least {

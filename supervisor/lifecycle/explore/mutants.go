@@ -101,6 +101,17 @@ func (m *twisted) clone() *twisted {
 // stopping reports whether a grace period is open.
 func (m *twisted) stopping() bool { return m.sound.State() == lifecycle.Stopping }
 
+// stepNotingOpener steps the sound machine, and remembers who has opened its grace
+// period.
+func (m *twisted) stepNotingOpener(now lifecycle.Instant, ev lifecycle.Event) []lifecycle.Effect {
+	open := m.stopping()
+	effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
+	if !open && m.stopping() {
+		m.by = ev.By
+	}
+	return effects
+}
+
 // asks reports whether ev wants the container to end.
 func asks(ev lifecycle.Event) bool {
 	return ev.Kind == lifecycle.StopRequest || ev.Kind == lifecycle.MonitorSignal && ev.Signal == signals.TERM
@@ -420,12 +431,7 @@ func Mutants() []*Mutant {
 				if m.config.Policy == lifecycle.Delegate && ev.By != nil && m.by != nil && ev.By.Pid == m.by.Pid {
 					ev.By = m.by
 				}
-				open := m.stopping()
-				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
-				if !open && m.stopping() {
-					m.by = ev.By
-				}
-				return effects
+				return m.stepNotingOpener(now, ev)
 			},
 		},
 		{
@@ -436,12 +442,7 @@ func Mutants() []*Mutant {
 				if ev.Kind == lifecycle.StopRequest && m.stopping() && m.by != nil {
 					ev.By = m.by
 				}
-				open := m.stopping()
-				effects := append([]lifecycle.Effect(nil), m.sound.Step(now, ev)...)
-				if !open && m.stopping() {
-					m.by = ev.By
-				}
-				return effects
+				return m.stepNotingOpener(now, ev)
 			},
 		},
 		{
