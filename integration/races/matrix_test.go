@@ -43,7 +43,7 @@ func TestMatrix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"| [second-term](races.md#second-term) | **HARM** / ok | **HARM** / ok |", "crun 1.21", "conmon 2.1.12", "init got SIGTERM 2 times, from crun, conmon"} {
+	for _, want := range []string{"| systemd stops the monitor while CRI-O stops the container | **HARM** / ok | **HARM** / ok |", "crun 1.21", "conmon 2.1.12", "init got SIGTERM 2 times, from crun, conmon"} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

@@ -45,6 +45,7 @@ type Row struct {
 // Cell is what a race did on one stack.
 type Cell struct {
 	Impossible  bool // the runtime cannot have the race
+	cannot      bool // no stack can hold it off
 	Stock, Ours *races.Verdict
 }
 
@@ -75,7 +76,7 @@ func New(columns []*Column, scenarios []*races.Scenario) *Matrix {
 	for _, s := range scenarios {
 		row := Row{Scenario: s, Cells: make([]Cell, len(columns))}
 		for i, c := range columns {
-			row.Cells[i].Impossible = !slices.Contains(s.Runtimes, c.stock.Kind)
+			row.Cells[i].Impossible, row.Cells[i].cannot = !slices.Contains(s.Runtimes, c.stock.Kind), s.Ours.Cannot != ""
 		}
 		m.Rows = append(m.Rows, row)
 	}
@@ -162,15 +163,15 @@ func (m *Matrix) Run(dir string, parallel int, told func(done, all int)) {
 // are told apart, to be judged by.
 const stall = 300 * time.Millisecond
 
-// run stages it; anew, up to three times in all, where the outcome is not the expected
-// one and the machine stood still meanwhile.
+// run stages it; anew, up to three times in all, where it could not be staged, or the
+// outcome is not the expected one and the machine stood still meanwhile.
 func (w *work) run(dir string) (v *races.Verdict) {
 	for range 3 {
 		longest := testbed.WatchStalls()
 		v = w.scenario.On(w.stack, dir, w.policy)
 		stood := longest() >= stall
-		expected := v.Harmful() != w.stack.Ours()
-		if !stood || expected || w.stack.Missing != "" {
+		asExpected := v.Harmful() != w.stack.Ours()
+		if w.stack.Missing != "" || v.Skipped == "" && (asExpected || !stood) {
 			break
 		}
 	}
@@ -181,7 +182,7 @@ func (w *work) run(dir string) (v *races.Verdict) {
 func (m *Matrix) Failed() bool {
 	for _, row := range m.Rows {
 		for _, c := range row.Cells {
-			if c.Ours != nil && c.Ours.Harmful() && (row.Scenario.Ours.Cannot == "" || !c.Ours.Shown.Warned) {
+			if c.Ours != nil && c.Ours.Harmful() && !c.warned() {
 				return true
 			}
 		}

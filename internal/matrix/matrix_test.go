@@ -54,7 +54,7 @@ func TestWriters(t *testing.T) {
 			"1970-01-01, Linux ", "gracemon 0.9; 60 s",
 		},
 		markdown.String(): {
-			"| race | A: one<br>conmon 2.1<br>crun 1.8 |", `C: three\|\*<br>`, "| [second-term](races.md#second-term) | **HARM** / ok | **HARM** / ok | **HARM** 3/4 / **HARM** |",
+			"| race | scene | A: one<br>conmon 2.1<br>crun 1.8 |", `C: three\|\*<br>`, "| [second-term](races.md#second-term) | systemd stops the monitor while CRI-O stops the container | **HARM** / ok | **HARM** / ok | **HARM** 3/4 / **HARM** |",
 			"- second-term, C: &lt;b>told twice", "## What was skipped",
 		},
 		html.String(): {`<td class="harm">HARM / ok`, `<td class="ours">HARM 3/4 / HARM`, `<td class="none">-`, "&lt;b&gt;told twice", "three|*"},
@@ -93,10 +93,10 @@ func TestFailed(t *testing.T) {
 	if m.Failed() {
 		t.Error("without harm of ours it has failed")
 	}
-	m.Rows[0].Scenario.Ours.Cannot = "nobody can"
+	m.Rows[0].Cells[0].cannot = true
 	m.Rows[0].Cells[0].Ours = &races.Verdict{Trials: 1, Harmed: 1, Shown: &races.Facts{Warned: true}}
-	if m.Failed() {
-		t.Error("what was warned of is a failure")
+	if got := m.Rows[0].Cells[0].Text(); m.Failed() || got != "HARM / warned" {
+		t.Errorf("what was warned of is %q, and a failure: %v", got, m.Failed())
 	}
 }
 

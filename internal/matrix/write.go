@@ -32,7 +32,17 @@ func (c Cell) Text() string {
 	if c.Impossible {
 		return "-"
 	}
-	return word(c.Stock) + " / " + word(c.Ours)
+	ours := word(c.Ours)
+	if c.warned() {
+		ours = "warned"
+	}
+	return word(c.Stock) + " / " + ours
+}
+
+// warned reports whether ours did the harm that no stack can hold off, and gracelab check
+// has told of it before.
+func (c Cell) warned() bool {
+	return c.cannot && c.Ours != nil && c.Ours.Harmful() && c.Ours.Shown.Warned
 }
 
 // letter names a column where there is no room for its versions.
@@ -45,7 +55,7 @@ func letter(i int) string {
 
 // legend explains the cells.
 const legend = "Stock / gracemon and gracerun over the same runtime. HARM: the container came to harm, in so many of so many trials where it does so " +
-	"only sometimes. ok: it did not. -: the runtime cannot have the race. skipped: the reason is below."
+	"only sometimes. ok: it did not. warned: nobody can hold it off, and gracelab check has told of it before. -: the runtime cannot have the race. skipped: the reason is below."
 
 // Note is something that was seen in some columns of a row.
 type Note struct {
@@ -147,13 +157,15 @@ func (m *Matrix) Markdown(out io.Writer) error {
 	b.WriteString("Which version of conmon, crun and runc has which race of [races.md](races.md), and what becomes of it where gracemon and gracerun\n" +
 		"take conmon's place and wrap the same runtime. Made by `gracelab matrix --markdown`: each race is staged on real containers, driven as\nCRI-O drives them.\n\n")
 	fmt.Fprintf(&b, "%s.\n\n", escaped(m.where()))
-	b.WriteString("| race |")
+	b.WriteString("Not in the table are drain-thundering-herd, which is about how fast a machine is (`gracelab drain`), and scope-default-dependencies, which\n" +
+		"powers off a host of its own (`gracelab reproduce scope-default-dependencies`).\n\n")
+	b.WriteString("| race | scene |")
 	for i, c := range m.Columns {
 		fmt.Fprintf(&b, " %s: %s<br>%s<br>%s |", letter(i), escaped(c.Title), escaped(c.Conmon), escaped(c.Runtime))
 	}
-	b.WriteString("\n| --- |" + strings.Repeat(" --- |", len(m.Columns)) + "\n")
+	b.WriteString("\n| --- | --- |" + strings.Repeat(" --- |", len(m.Columns)) + "\n")
 	for _, row := range m.Rows {
-		fmt.Fprintf(&b, "| [%s](races.md#%s) |", row.Scenario.ID, row.Scenario.Race)
+		fmt.Fprintf(&b, "| [%s](races.md#%s) | %s |", row.Scenario.ID, row.Scenario.Race, escaped(row.Scenario.Title))
 		for _, c := range row.Cells {
 			fmt.Fprintf(&b, " %s |", strings.ReplaceAll(c.Text(), "HARM", "**HARM**"))
 		}
@@ -193,7 +205,7 @@ func (c Cell) Class() string {
 	switch {
 	case c.Impossible, c.Stock == nil, c.Ours == nil:
 		return "none"
-	case c.Ours.Harmful():
+	case c.Ours.Harmful() && !c.warned():
 		return "ours"
 	case c.Stock.Harmful():
 		return "harm"
@@ -217,14 +229,15 @@ table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .3em .6em; text-align: left; white-space: nowrap; vertical-align: top; }
 tbody th { font-weight: normal; }
 .harm { background: var(--harm); } .ours { background: var(--ours); } .none, .where { color: var(--dim); }
+.scene { white-space: normal; min-width: 14em; }
 li { overflow-wrap: anywhere; }
 </style>
 <h1>Races over versions</h1>
 <p>{{.Legend}}</p>
 <div><table>
-<thead><tr><th>race{{range $i, $c := .Columns}}<th>{{letter $i}}: {{$c.Title}}<br>{{$c.Conmon}}<br>{{$c.Runtime}}{{end}}</thead>
+<thead><tr><th>race<th>scene{{range $i, $c := .Columns}}<th>{{letter $i}}: {{$c.Title}}<br>{{$c.Conmon}}<br>{{$c.Runtime}}{{end}}</thead>
 <tbody>{{range .Rows}}
-<tr><th title="{{.Scenario.Title}}">{{.Scenario.ID}}{{range .Cells}}<td class="{{.Class}}">{{.Text}}{{end}}{{end}}
+<tr><th>{{.Scenario.ID}}<td class="scene">{{.Scenario.Title}}{{range .Cells}}<td class="{{.Class}}">{{.Text}}{{end}}{{end}}
 </tbody></table></div>
 <h2>What was seen</h2>
 <ul>{{range .Seen}}
