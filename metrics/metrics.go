@@ -26,6 +26,7 @@ import (
 
 	"gracerun.io/signals/process"
 	"gracerun.io/supervisor/history"
+	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
 )
@@ -87,7 +88,8 @@ func (c *Collector) Collect() ([]*dto.MetricFamily, error) {
 			}
 			continue
 		}
-		now.policies[policyOf(container)]++
+		j, _ := container.Journal() // its supervisor may be between two files, or it has none
+		now.policies[policyOf(container, j)]++
 		if isDeaf(container) {
 			now.deaf++
 		}
@@ -115,11 +117,16 @@ func totals(c *history.Container) (t spool.Totals) {
 	return t
 }
 
-func policyOf(c *history.Container) string {
-	if c.Record == nil {
-		return "unknown"
+// policyOf gives the policy that the journal names. The record has one that older
+// versions know in its place.
+func policyOf(c *history.Container, j *journal.Journal) string {
+	switch {
+	case j != nil:
+		return j.Config.Policy.String()
+	case c.Record != nil:
+		return c.Record.Policy
 	}
-	return c.Record.Policy
+	return "unknown"
 }
 
 // isDeaf tells of a container whose init will not hear its stop signal.
@@ -154,7 +161,7 @@ func (c *Collector) count(container *history.Container) {
 	if err != nil {
 		return
 	}
-	policy := policyOf(container)
+	policy := policyOf(container, j)
 	for i := range j.Records {
 		if kind, _, _ := strings.Cut(j.Records[i].Event, " "); kind == lifecycle.Recovered.String() {
 			c.add(restartsName)

@@ -174,6 +174,33 @@ func TestTotalsAreKept(t *testing.T) {
 	}
 }
 
+// The policy is that of the journal: the record has enforce where it is delegate, for
+// versions that do not know that.
+func TestPolicyOfTheJournal(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "base")
+	t.Setenv("GRACERUN_STATE_DIR", base)
+	dir, err := statedir.Create("", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	config := lifecycle.DefaultConfig()
+	config.Policy = lifecycle.Delegate
+	w, err := journal.Create(dir.FD(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := w.Step(lifecycle.New(config), second, lifecycle.Event{Kind: lifecycle.CreateDone}); err != nil {
+		t.Fatal(err)
+	}
+	r := &statedir.Record{ID: "a", Bundle: "/b", Runtime: "/usr/bin/runc", StopSignal: signals.TERM, Policy: lifecycle.Delegate.Known().String()}
+	if err := dir.WriteRecord(r); err != nil {
+		t.Fatal(err)
+	}
+	has(t, text(t, New(base), false), `gracerun_containers{policy="delegate"} 1`)
+}
+
 // A container whose init is deaf: this test's process ignores a signal.
 func TestDeaf(t *testing.T) {
 	base := filepath.Join(t.TempDir(), "base")

@@ -12,6 +12,7 @@ import (
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
 
+	"gracerun.io/runtime"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/history"
@@ -20,7 +21,7 @@ import (
 )
 
 // stopped makes a container that was stopped, and deletes it.
-func stopped(t *testing.T, id string) {
+func stopped(t *testing.T, id string, annotations ...runtime.Annotation) {
 	t.Helper()
 	dir, err := statedir.Create("", id)
 	if err != nil {
@@ -44,7 +45,7 @@ func stopped(t *testing.T, id string) {
 			t.Fatal(err)
 		}
 	}
-	record := &statedir.Record{ID: id, Bundle: "/b", Runtime: "/usr/bin/runc", StopSignal: signals.TERM, Policy: "delegate"}
+	record := &statedir.Record{ID: id, Bundle: "/b", Runtime: "/usr/bin/runc", StopSignal: signals.TERM, Policy: "delegate", Annotations: annotations}
 	if err := dir.WriteRecord(record); err != nil {
 		t.Fatal(err)
 	}

@@ -134,14 +134,15 @@ func save(file string, t *timeline.Timeline) error {
 func readTrace(what string) (*timeline.Timeline, error) {
 	info, err := os.Stat(what)
 	switch {
-	case err != nil && strings.Contains(what, "/"):
-		return nil, err
 	case err != nil:
-		c, err := meant(what)
-		if err != nil {
-			return nil, err
+		c, unknown := meant(what)
+		switch {
+		case unknown == nil:
+			return readContainer(c)
+		case strings.Contains(what, "/"): // a path, or NAMESPACE/POD/CONTAINER
+			return nil, fmt.Errorf("%w; nor is a container called so", err)
 		}
-		return readContainer(c)
+		return nil, unknown
 	case info.IsDir():
 		return readJournalDir(what)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gracerun.io/runtime"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals"
 	"gracerun.io/supervisor/history"
@@ -37,6 +38,24 @@ func (w *written) await(t *testing.T, what string) {
 		}
 	}
 	t.Fatalf("%q does not come; there is\n%s", what, w.text.String())
+}
+
+// A container of a pod is found by the name that it has there, though that looks like
+// a path; what is neither says so.
+func TestTraceByPodName(t *testing.T) {
+	t.Setenv("GRACERUN_STATE_DIR", t.TempDir())
+	stopped(t, "aaaa1111", runtime.Annotation{Key: "io.kubernetes.container.name", Value: "postgres"},
+		runtime.Annotation{Key: "io.kubernetes.pod.name", Value: "db-0"}, runtime.Annotation{Key: "io.kubernetes.pod.namespace", Value: "prod"})
+	for _, name := range []string{"postgres", "db-0/postgres", "prod/db-0/postgres", "aaaa"} {
+		if tl, err := readTrace(name); err != nil || !strings.Contains(tl.Title, "prod/db-0/postgres (aaaa1111), deleted") {
+			t.Errorf("%s is %+v, %v", name, tl, err)
+		}
+	}
+	for name, want := range map[string]string{"no/such/file": "no such file or directory; nor is a container called so", "nobody": "has no journal"} {
+		if _, err := readTrace(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
 }
 
 // The text of a container that is followed by its name grows, and ends with the

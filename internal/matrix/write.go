@@ -228,6 +228,7 @@ div { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { border: 1px solid var(--line); padding: .3em .6em; text-align: left; white-space: nowrap; vertical-align: top; }
 tbody th { font-weight: normal; }
+th:first-child { position: sticky; left: 0; background: Canvas; }
 .harm { background: var(--harm); } .ours { background: var(--ours); } .none, .where { color: var(--dim); }
 .scene { white-space: normal; min-width: 14em; }
 li { overflow-wrap: anywhere; }
