@@ -29,6 +29,7 @@ import (
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
+	"gracerun.io/supervisor/recovery"
 )
 
 // Bounds are the upper bounds of the histogram of the share of a grace period that
@@ -44,6 +45,7 @@ const (
 	countedName    = "gracerun_containers_counted_total"
 	containersName = "gracerun_containers"
 	deafName       = "gracerun_containers_deaf"
+	replacedName   = "gracerun_containers_supervisor_restarts"
 	lastName       = "gracerun_last_counted_timestamp_seconds"
 	logName        = "gracerun_log_bytes_total"
 	lostName       = "gracerun_log_lost_bytes_total"
@@ -93,28 +95,34 @@ func (c *Collector) Collect() ([]*dto.MetricFamily, error) {
 		if isDeaf(container) {
 			now.deaf++
 		}
-		log := totals(container)
+		log, restarts := left(container)
 		now.log += float64(log.Written)
 		now.lost += float64(log.Lost)
+		now.restarts += float64(restarts)
 	}
 	return c.families(&now), nil
 }
 
 // present is what is true of the containers that are there.
 type present struct {
-	policies        map[string]float64 // how many there are
-	deaf, log, lost float64
+	policies                  map[string]float64 // how many there are
+	deaf, log, lost, restarts float64
 }
 
-// totals gives those of a container's log; none of one without.
-func totals(c *history.Container) (t spool.Totals) {
+// left gives the totals of a container's log, and how often its supervisor was
+// replaced, as far as that is noted: a deleted container has no notes any more.
+func left(c *history.Container) (t spool.Totals, restarts uint64) {
 	dir, err := unix.Open(c.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return t
+		return t, 0
 	}
 	defer unix.Close(dir)
 	t, _ = spool.ReadTotals(dir) // no log, or one that an older gracemon has kept no totals of
-	return t
+	if notes, err := recovery.OpenNotes(dir); err == nil {
+		restarts = notes.Generation()
+		notes.Close()
+	}
+	return t, restarts
 }
 
 // policyOf gives the policy that the journal names. The record has one that older
@@ -154,7 +162,7 @@ func isDeaf(c *history.Container) bool {
 // count adds a container that is gone.
 func (c *Collector) count(container *history.Container) {
 	c.add(countedName)
-	log := totals(container)
+	log, _ := left(container)
 	c.counters[series{logName, ""}] += float64(log.Written)
 	c.counters[series{lostName, ""}] += float64(log.Lost)
 	j, err := container.Journal()
@@ -232,6 +240,7 @@ func (c *Collector) families(now *present) []*dto.MetricFamily {
 	}
 	families = append(families, used, containers,
 		gauge(deafName, "Containers that are there and whose init will not hear its stop signal.", now.deaf),
+		gauge(replacedName, "Supervisors that died or were upgraded, of the containers that are there.", now.restarts),
 		gauge(logThereName, "Bytes that the containers that are there have in their log files, as written.", now.log),
 		gauge(lostThereName, "Bytes of output that the logs of the containers that are there will never have.", now.lost),
 		gauge(lastName, "Deletion of the last container that is in these counters.", seconds))

@@ -20,6 +20,7 @@ import (
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
+	"gracerun.io/supervisor/recovery"
 )
 
 const second = lifecycle.Instant(lifecycle.Second)
@@ -249,12 +250,18 @@ func TestContainersThatAreThere(t *testing.T) {
 		if err := dir.WriteRecord(r); err != nil {
 			t.Fatal(err)
 		}
-		if i > 0 { // one has no log
+		if i > 0 { // one has no log, and no notes
 			logged(t, dir, 500, int64(i))
+			notes, err := recovery.CreateNotes(dir.FD())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer notes.Close()
+			notes.NextGeneration()
 		}
 	}
 	has(t, text(t, New(base), false), `gracerun_containers{policy="enforce"} 2`, `gracerun_containers{policy="observe"} 1`, `gracerun_containers_deaf 0`,
-		`gracerun_containers_log_bytes 1000`, `gracerun_containers_log_lost_bytes 3`, `gracerun_log_bytes_total 0`)
+		`gracerun_containers_log_bytes 1000`, `gracerun_containers_log_lost_bytes 3`, `gracerun_containers_supervisor_restarts 2`, `gracerun_log_bytes_total 0`)
 }
 
 // promtool finds nothing to complain of. It reads the text format only.
