@@ -18,7 +18,7 @@ GO_BUILD    = $(GO_EXPERIMENT) CGO_ENABLED=0 $(GO) build -trimpath $(GO_TAGS) -l
 FEWER_PAGES := $(shell GOEXPERIMENT=nogreenteagc $(GO) version >/dev/null 2>&1 && echo GOEXPERIMENT=nogreenteagc)
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.7.0
 
-.PHONY: build install packages check test crio critest node-test conformance lint deps demo bench microbench soak clean
+.PHONY: build install packages check test test-packages crio critest node-test conformance lint deps demo bench microbench soak clean
 
 build: $(PROGRAMS:%=$(BIN)/%)
 
@@ -81,6 +81,12 @@ test: deps lint build crio
 # .deb and .rpm for amd64 and arm64, into .work/packages.
 packages: deps
 	packaging/build .work/packages
+
+# What the package does to a clean Debian 12 and 13 with containers on it, and what
+# containerd and Docker of these make of gracerun: five minutes, and five to install them.
+test-packages: deps
+	integration/install-deps rpm lintian gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+	GRACERUN_PACKAGES_TEST=1 $(GO) test -count=1 -v -timeout 1h ./integration/packages
 
 # A real CRI-O and crictl for integration/crio, and what stands in for the rest of a
 # node: five minutes of a processor the first time.

@@ -1,6 +1,7 @@
 package cmdline
 
 import (
+	"os"
 	"os/exec"
 	"reflect"
 	"regexp"
@@ -141,6 +142,43 @@ func TestWarnings(t *testing.T) {
 		warnings[0] != "--no-container-partial-message has no effect without journald log driver" ||
 		!strings.HasPrefix(warnings[1], "--seccomp-notify-socket has no effect") {
 		t.Errorf("%q %v", warnings, err)
+	}
+}
+
+// A container outlives its runtime's package and its monitor's working directory.
+func TestCompleteAgain(t *testing.T) {
+	dir := t.TempDir() + "/gone"
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	const enough = "-c x -u u -l none -b /b -p /p"
+	for args, want := range map[string]string{
+		enough + " -r /no/such/runtime":               "",
+		"-c x -u u -l none -p /p -r /no/such/runtime": "[conmon:e]: Failed to get working directory\n",
+		enough: "[conmon:e]: Runtime path not provided. Use --runtime\n",
+		enough + " -r /no/such/runtime --log-level odd": "[conmon:e]: No such log level odd\n",
+	} {
+		o, err := Parse(strings.Fields(args))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		if err := o.CompleteAgain(); err != nil {
+			got = err.(*Exit).Stderr
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+		if want == "" && (o.Runtime != "/no/such/runtime" || o.Bundle != "/b") {
+			t.Errorf("%s: %+v", args, o)
+		}
+		if _, err := o.Complete(); err == nil {
+			t.Errorf("%s: good enough to begin with", args)
+		}
 	}
 }
 

@@ -12,7 +12,17 @@ import (
 //
 // The error is an *Exit. The log file is not opened here; conmon does so at the
 // end of its checks ("Failed to open log file").
-func (o *Options) Complete() (warnings []string, err error) {
+func (o *Options) Complete() (warnings []string, err error) { return o.complete(true) }
+
+// CompleteAgain is Complete for a supervisor that goes on. Its options were right when
+// the container was created; the runtime and the working directory may be gone since,
+// as when a package was removed, and the container lives.
+func (o *Options) CompleteAgain() error {
+	_, err := o.complete(false)
+	return err
+}
+
+func (o *Options) complete(first bool) (warnings []string, err error) {
 	if !o.setLevel() {
 		return nil, o.failed("No such log level " + o.logLevel)
 	}
@@ -28,14 +38,14 @@ func (o *Options) Complete() (warnings []string, err error) {
 	case o.Runtime == "":
 		return nil, o.failed("Runtime path not provided. Use --runtime")
 	}
-	if err := unix.Access(o.Runtime, unix.X_OK); err != nil {
+	if err := unix.Access(o.Runtime, unix.X_OK); err != nil && first {
 		return nil, o.failed("Runtime path " + o.Runtime + " is not valid " + Text(err))
 	}
 	if o.Exec && o.ExecProcessSpec == "" {
 		return nil, o.failed("Exec process spec path not provided. Use --exec-process-spec")
 	}
 	cwd, err := unix.Getwd()
-	if err != nil {
+	if err != nil && (first || o.Bundle == "" || o.ContainerPIDFile == "") {
 		return nil, o.failed("Failed to get working directory")
 	}
 	// The bundle of an exec says where its attach socket is to be; without one

@@ -372,7 +372,7 @@ func succeed(args []string) int {
 	}
 	o, err := cmdline.Parse(args[1:])
 	if err == nil {
-		_, err = o.Complete()
+		err = o.CompleteAgain()
 	}
 	if err != nil {
 		tell("its command line is not understood: " + err.Error())
