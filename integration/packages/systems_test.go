@@ -29,7 +29,7 @@ type system struct {
 
 func startSystem(t *testing.T, release, shared string) *system {
 	t.Helper()
-	tree, err := debian.Get(t.Context(), cache, release, debian.Packages...)
+	tree, err := debian.Get(t.Context(), cache, release)
 	if errors.Is(err, debian.ErrMissing) {
 		t.Skip(err)
 	}

@@ -26,9 +26,14 @@ import (
 // ErrMissing is wrapped by errors that say what this machine lacks.
 var ErrMissing = errors.New("no Debian system here")
 
-// Packages are those of the systems that are used here: a container engine of each
-// kind, what it takes to boot a System, and a program for images.
-var Packages = []string{"mount", "catatonit", "busybox-static", "ca-certificates", "podman", "crun", "runc", "conmon", "containerd", "docker.io"}
+// packages are those of the systems: what it takes to boot one, a program for images,
+// and a container engine of each kind.
+var packages = map[string][]string{
+	"bookworm": append([]string{"docker.io"}, common...),
+	"trixie":   append([]string{"docker.io", "docker-cli"}, common...),
+}
+
+var common = []string{"mount", "catatonit", "busybox-static", "ca-certificates", "podman", "crun", "runc", "conmon", "containerd"}
 
 // Tree is an installed release. Nothing writes to it.
 type Tree struct {
@@ -36,10 +41,10 @@ type Tree struct {
 	dir     string
 }
 
-// Get gives the release with the packages in a directory below cache, and installs it
+// Get gives a release ("bookworm", "trixie") in a directory below cache, and installs it
 // there from the mirror that apt on this machine uses if it is not there: a minute or
 // two and some 100 MiB. Two calls at once make one tree.
-func Get(ctx context.Context, cache, release string, packages ...string) (*Tree, error) {
+func Get(ctx context.Context, cache, release string) (*Tree, error) {
 	if err := missing(); err != nil {
 		return nil, err
 	}
@@ -50,7 +55,7 @@ func Get(ctx context.Context, cache, release string, packages ...string) (*Tree,
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
-	list := strings.Join(packages, ",")
+	list := strings.Join(packages[release], ",")
 	t := &Tree{release, filepath.Join(cache, fmt.Sprintf("%s-%.6x", release, sha256.Sum256([]byte(list))))}
 	lock, err := os.OpenFile(t.dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
