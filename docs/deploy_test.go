@@ -1,6 +1,7 @@
 package docs
 
 import (
+	"bufio"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -8,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/BurntSushi/toml"
@@ -24,7 +26,7 @@ var (
 		privileged_without_host_devices allowed_annotations monitor_path monitor_cgroup monitor_env monitor_exec_cgroup
 		platform_runtime_paths runtime_pull_image container_min_memory no_sync_log default_annotations stream_websockets
 		exec_cpu_affinity seccomp_profile container_create_timeout`)
-	containersEngineKeys = strings.Fields("runtime conmon_path runtime_supports_json runtimes conmon_env_vars stop_timeout")
+	containersEngineKeys = strings.Fields("runtime conmon_path runtime_supports_json runtime_supports_nocgroup runtimes conmon_env_vars stop_timeout")
 )
 
 // installed gives where `make install` puts the programs.
@@ -167,6 +169,13 @@ func TestManifests(t *testing.T) {
 		t.Errorf("it mounts %v, the volume is %v", a, b)
 	}
 	command := at(t, c, "command").([]any)
+	if got := at(t, set, "spec/template/spec/priorityClassName"); got != "system-node-critical" {
+		t.Errorf("priority class %v: it may be evicted while containers need it", got)
+	}
+	_, tag, _ := strings.Cut(at(t, c, "image").(string), ":")
+	if got := at(t, set, "spec/template/metadata/annotations/"+escapedSlash("gracerun.io/version")); got != tag || tag == "latest" {
+		t.Errorf("the version is %v, the image's tag %s: another image is to be rolled out", got, tag)
+	}
 	if command[2] != at(t, c, "volumeMounts/0/mountPath") || filepath.Base(command[0].(string)) != "gracerun-node" {
 		t.Errorf("command %v", command)
 	}
@@ -211,10 +220,13 @@ func TestNodeScript(t *testing.T) {
 	}
 	write(t, filepath.Join(from, "share/gracerun/50-gracerun-crio.conf"), read(t, "deploy/50-gracerun-crio.conf"), 0o600)
 	write(t, filepath.Join(from, "share/gracerun/gracerun-selinux"), "echo labels $* >>"+calls+"\n", 0o600)
+	upgrade := filepath.Join(t.TempDir(), "upgrade")
+	write(t, upgrade, "#!/bin/sh\necho upgrade \"$@\" >>"+calls+"\n", 0o755)
+	environment := append(os.Environ(), "GRACERUN_FROM="+from, "GRACERUN_SYSTEMCTL="+systemctl, "GRACERUN_NODE_SHELL=sh", "GRACERUN_UPGRADE="+upgrade)
 	run := func(verb string) string {
 		t.Helper()
 		cmd := exec.Command("sh", "deploy/gracerun-node", verb, host+"/")
-		cmd.Env = append(os.Environ(), "GRACERUN_FROM="+from, "GRACERUN_SYSTEMCTL="+systemctl, "GRACERUN_NODE_SHELL=sh")
+		cmd.Env = environment
 		out, err := cmd.CombinedOutput()
 		if err != nil {
 			t.Fatalf("%s: %v\n%s", verb, err, out)
@@ -239,8 +251,31 @@ func TestNodeScript(t *testing.T) {
 	}
 
 	write(t, filepath.Join(host, "run/gracerun/KEY/ID/record"), "", 0o600)
-	if out := run("remove"); !strings.Contains(out, "stay") || there(conf) || !there("/usr/local/bin/gracerun") {
-		t.Errorf("with a container: drop-in %v, program %v, want only the program; it said %q", there(conf), there("/usr/local/bin/gracerun"), out)
+	write(t, filepath.Join(host, "run/gracerun/.ended/ID/record"), "", 0o600)
+	if out := run("remove"); !strings.Contains(out, "stay") || !there(conf) || !there("/usr/local/bin/gracerun") {
+		t.Errorf("with a container: drop-in %v, program %v, want both; it said %q", there(conf), there("/usr/local/bin/gracerun"), out)
+	}
+	run("install") // the next version's pod
+	// The DaemonSet's pod is ended.
+	serve := exec.Command("sh", "deploy/gracerun-node", "serve", host+"/")
+	serve.Env = environment
+	said, err := serve.StderrPipe()
+	if err == nil {
+		err = serve.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(said)
+	for lines.Scan() && !strings.Contains(lines.Text(), "installed") {
+	}
+	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for lines.Scan() {
+	}
+	if err := serve.Wait(); err != nil || !there(conf) || !there("/usr/local/bin/gracerun") {
+		t.Errorf("TERM to serve with a container: %v, drop-in %v, program %v", err, there(conf), there("/usr/local/bin/gracerun"))
 	}
 	if err := os.RemoveAll(filepath.Join(host, "run/gracerun/KEY/ID")); err != nil {
 		t.Fatal(err)
@@ -251,8 +286,8 @@ func TestNodeScript(t *testing.T) {
 			t.Errorf("%s is left", p)
 		}
 	}
-	const installed, removed = "labels add /usr/local/bin\nreload crio\n", "reload crio\n"
-	if got := read(t, calls); got != installed+installed+removed+removed+"labels remove /usr/local/bin\n" {
+	const installed, upgraded = "labels add /usr/local/bin\nreload crio\n", "upgrade all\n"
+	if got := read(t, calls); got != installed+installed+installed+upgraded+installed+upgraded+"reload crio\nlabels remove /usr/local/bin\n" {
 		t.Errorf("systemctl and the node's shell were called with %q", got)
 	}
 	if out, err := exec.Command("sh", "deploy/gracerun-node", "explode", host).CombinedOutput(); err == nil || !strings.Contains(string(out), "want install, remove or serve") {

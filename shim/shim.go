@@ -107,6 +107,11 @@ func (c *call) caller() *lifecycle.Caller {
 // container must be of just that root.
 func (c *call) open(id string) (*statedir.Dir, error) {
 	dir, err := statedir.Open(c.root, id)
+	if err == runtime.ErrNotExist {
+		if away := statedir.Elsewhere(c.root, id); away != nil {
+			return nil, away
+		}
+	}
 	if err != nil || c.root == "" {
 		return dir, err
 	}

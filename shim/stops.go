@@ -78,6 +78,8 @@ func (s *pastStop) outcome() string {
 		return "no end in its grace period"
 	case s.Ended != 0:
 		return "ended"
+	case s.container.Gone:
+		return "unknown" // nobody of ours has seen its end
 	}
 	return "under way"
 }

@@ -101,8 +101,8 @@ func (s *system) podman() {
 	s.t.Helper()
 	s.run("mkdir -p /etc/containers/containers.conf.d && cat >/etc/containers/containers.conf.d/99-test.conf <<'END'\n" + own + "END\n")
 	s.run("cp /usr/share/doc/gracerun/examples/50-gracerun-containers.conf /etc/containers/containers.conf.d/")
-	s.run(`mkdir -p /root/image/bin && cp /bin/busybox /root/image/bin/ && for a in sh sleep echo cat; do ln -s busybox /root/image/bin/$a; done
-tar -C /root/image -c . | podman --storage-driver vfs import --quiet - box`)
+	s.image()
+	s.run("tar -C /root/image -c . | podman --storage-driver vfs import --quiet - box")
 }
 
 // podman run, with the arguments that this machine takes.

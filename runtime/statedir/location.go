@@ -28,6 +28,11 @@ func Base() (string, error) {
 		}
 		return path.Clean(dir), nil
 	}
+	return usualBase()
+}
+
+// usualBase is Base without GRACERUN_STATE_DIR.
+func usualBase() (string, error) {
 	if !OfUser() {
 		return "/run/gracerun", nil
 	}
@@ -36,6 +41,30 @@ func Base() (string, error) {
 		return "", errors.New("no place for state: set XDG_RUNTIME_DIR or GRACERUN_STATE_DIR to an absolute path")
 	}
 	return path.Clean(xdg) + "/gracerun", nil
+}
+
+// Elsewhere gives an error if GRACERUN_STATE_DIR leads away from a container: its state
+// is where it is without the variable. That is so for the containers of a manager,
+// since Podman and CRI-O pass no environment on.
+func Elsewhere(root, id string) error {
+	usual, err := usualBase()
+	if err != nil {
+		return nil
+	}
+	if base, err := Base(); err != nil || base == usual {
+		return nil
+	}
+	return elsewhere(usual, root, id)
+}
+
+func elsewhere(usual, root, id string) error {
+	key, err := Key(root)
+	if err != nil || unix.Access(usual+"/"+key+"/"+id, unix.F_OK) != nil {
+		return nil
+	}
+	set, _ := unix.Getenv("GRACERUN_STATE_DIR")
+	return errors.New("container " + id + " has its state in " + usual + ", and GRACERUN_STATE_DIR=" + set +
+		" leads elsewhere: unset it, or set it for the container's manager and monitor, too (Podman and CRI-O pass none on)")
 }
 
 // OfUser reports whether the caller is an ordinary user, with no say in /run and

@@ -414,3 +414,28 @@ func TestWriteFileIsAtomic(t *testing.T) {
 		t.Errorf("left behind: %q, %v", names, err)
 	}
 }
+
+// Who sets GRACERUN_STATE_DIR for one call only is told why it finds nothing.
+func TestElsewhere(t *testing.T) {
+	usual, other := t.TempDir(), t.TempDir()
+	key, err := Key("/run/somewhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(usual, key, "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GRACERUN_STATE_DIR", other)
+	if err := elsewhere(usual, "/run/somewhere", "c"); err == nil || !strings.Contains(err.Error(), "container c has its state in "+usual+", and GRACERUN_STATE_DIR="+other) {
+		t.Errorf("said %v", err)
+	}
+	for _, nothing := range [][2]string{{"/run/somewhere", "d"}, {"/run/somewhere/else", "c"}, {"", "c"}} {
+		if err := elsewhere(usual, nothing[0], nothing[1]); err != nil {
+			t.Errorf("%q: %v", nothing, err)
+		}
+	}
+	t.Setenv("GRACERUN_STATE_DIR", "")
+	if err := Elsewhere("/run/somewhere", "c"); err != nil {
+		t.Errorf("without the variable: %v", err)
+	}
+}
