@@ -28,9 +28,9 @@ const sleepVariable = "GRACEMON_SLEEP"
 const (
 	usualPatience = 10 * lifecycle.Second
 
-	// Who was woken before it had slept as long as it had waited waits twice as long
-	// the next time: a container that writes a line every eleven seconds is not to
-	// cost a start of gracemon for each.
+	// Who was woken before it had slept as long as it had waited, twice in a row, waits
+	// twice as long the next time: a container that writes a line every eleven seconds is
+	// not to cost a start of gracemon for each. Once is an event like any other.
 	mostPatience = 64 // times the usual
 
 	// One that dies in its sleep has a successor, which dies likewise if something
@@ -115,9 +115,9 @@ func (c *Container) sleepIfIdle() {
 		if err == slumber.ErrEntry {
 			return
 		}
+		// To try more often would only cost.
+		r.every = min(2*r.every, mostPatience*r.usual)
 	}
-	// To look more often would only cost.
-	r.every = min(2*r.every, mostPatience*r.usual)
 	c.lookAgain()
 }
 
@@ -204,6 +204,8 @@ func (c *Container) awake(same bool) {
 		c.memo.LoseSleep()
 	case loop.Now() >= since.After(waited):
 		c.memo.SetPatience(0)
+	case c.memo.Patience() == 0:
+		c.memo.SetPatience(usual) // the first time in a row
 	default:
 		c.memo.SetPatience(min(2*waited, mostPatience*usual))
 	}

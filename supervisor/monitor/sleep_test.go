@@ -41,8 +41,8 @@ func TestFieldsOfSignals(t *testing.T) {
 	}
 }
 
-// A sleep that was shorter than the wait for it doubles the wait, one that was
-// longer makes it the usual again; who dies asleep too often stays awake.
+// The second sleep in a row that was shorter than the wait for it doubles the wait, one
+// that was longer makes it the usual again; who dies asleep too often stays awake.
 func TestHowTheSleepWas(t *testing.T) {
 	t.Setenv(sleepVariable, "1s")
 	dir, err := unix.Open(t.TempDir(), unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -75,13 +75,15 @@ func TestHowTheSleepWas(t *testing.T) {
 		}
 	}
 	expect(lifecycle.Second)
-	for _, want := range []lifecycle.Duration{2, 4, 8, 16, 32, 64, 64} {
+	for _, want := range []lifecycle.Duration{1, 2, 4, 8, 16, 32, 64, 64} {
 		slept(0, true)
 		expect(want * lifecycle.Second)
 	}
 	c.awake(true) // an upgrade
 	expect(64 * lifecycle.Second)
 	slept(65*lifecycle.Second, true)
+	expect(lifecycle.Second)
+	slept(0, true)
 	expect(lifecycle.Second)
 	for range mostSleepsLost {
 		expect(lifecycle.Second)
