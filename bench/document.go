@@ -28,8 +28,8 @@ var reasons = []reason{
   every 2 ms, wrapping added 1.5 ms to create of crun and runc, and 1.6 to 1.9 to that of gracerun-native, in each of two runs.`},
 	{"log throughput", `it would need more than there is. Moving the bytes from a pipe into a file, without looking at them, is two to six
   times as fast as conmon here, and the log has 45 bytes more for each line. gracemon moves each byte three times: from the
-  pipe into a spool that outlives it, so that its own death loses none, from there with its stamp to a buffer, and into the log. It does
-  so on one processor. Where a container writes line by line it is the writer that cannot write faster: into a pipe
+  pipe into a spool that outlives it, so that its own death loses none, from there with its stamp to a buffer, and into the log. A second
+  thread does the last of these, so that it takes both processors; the container that writes has one of them too. Where a container writes line by line it is the writer that cannot write faster: into a pipe
   that has room for everything it was less than three times as fast as conmon makes it here.`},
 	{"log cost", `0.2 times the CPU time of conmon is less than splice(2) needs to move the same bytes once, unstamped, from a pipe of
   1 MiB. What is left above that is the stamp of each line and the larger file: four fifths of it all are splice(2) and write(2), and

@@ -77,6 +77,9 @@ func (l *lab) logs() error {
 	defer os.RemoveAll(disk)
 	for _, medium := range []struct{ name, dir string }{{"tmpfs", l.tmp}, {"disk", disk}} {
 		for _, d := range l.loads() {
+			if d.name == loadNames[0] && medium.dir == l.tmp && !l.Quick {
+				d.bytes = 512 << 20
+			}
 			work := d.name + ", to " + medium.name
 			l.progress("log: %s", work)
 			checked := map[string]bool{}

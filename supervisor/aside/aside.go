@@ -19,6 +19,14 @@
 // some hundred nanoseconds. The Go runtime makes the second thread when the first one
 // does not come back from the kernel; it is that one which stays there then.
 //
+// A single call that lasts as a rule, such as a large write, can be launched: it is
+// made by a thread that is there for nothing else, so that both processors work.
+//
+//	if line.Launch(unix.SYS_WRITE, fd, b, n, func(n int, errno unix.Errno) { ... }) {
+//		... // meanwhile
+//		landed := line.Land()
+//	}
+//
 // A process with a thread that does not come back cannot end: what it has open stays
 // open, for its parent it is no zombie yet. See process.Dying.
 package aside
@@ -58,6 +66,11 @@ type Line struct {
 	calls  atomic.Int64 // how many have begun and ended, so that an odd number is one; or left
 	busy   bool         // Do did not wait for the end of the function
 	since  lifecycle.Instant
+
+	thread thread       // its request is nil before the first Launch
+	comes  loop.Handler // when it may have come back
+	flying bool         // a call was launched and has not been taken note of
+	landed func(n int, errno unix.Errno)
 }
 
 // left: the loop goes on, and the function is to wait until it is resumed.
@@ -75,7 +88,8 @@ func (l *Line) Since() lifecycle.Instant {
 	return l.since
 }
 
-// Do runs f, and reports whether it has come to its end. The line must not be busy.
+// Do runs f, and reports whether it has come to its end. The line must not be busy,
+// and nothing launched.
 func (l *Line) Do(f func()) (ended bool) {
 	if l.Loop == nil {
 		f()
@@ -188,10 +202,70 @@ func (l *Line) Call(f func()) {
 	l.calls.Store(call + 1)
 }
 
+// Launch makes a call of the kernel and does not wait for it. landed is called with its
+// result by Land, or else in a later turn of the loop. What the call reads and writes
+// stays valid until then. It reports false, and has not made the call, where that is
+// not possible. The line must not be busy, and nothing launched.
+func (l *Line) Launch(nr, a, b, c uintptr, landed func(n int, errno unix.Errno)) bool {
+	if l.Loop == nil {
+		return false
+	}
+	if l.thread.request == nil {
+		var err error
+		if l.thread, err = startThread(); err != nil {
+			return false
+		}
+		l.comes = loop.HandlerFunc(l.mayLand)
+	}
+	if l.Loop.Add(int(l.thread.end), loop.Readable, l.comes) != nil {
+		return false
+	}
+	l.flying, l.landed = true, landed
+	l.thread.call(nr, a, b, c)
+	return true
+}
+
+// Land waits for the call that was launched, if one was, and reports whether the line
+// is free. If that takes too long the line is busy from then on, and Ended called when
+// it is free.
+func (l *Line) Land() (free bool) {
+	switch {
+	case l.busy || !l.flying:
+		return !l.busy
+	case !l.thread.wait(limit):
+		l.busy, l.since = true, loop.Now()
+		return false
+	}
+	l.land()
+	return !l.busy
+}
+
+func (l *Line) mayLand(uint32) {
+	if !l.flying || !l.thread.take() {
+		return
+	}
+	busy := l.busy
+	l.busy = false
+	l.land()
+	if busy && !l.busy && l.Ended != nil {
+		l.Ended()
+	}
+}
+
+func (l *Line) land() {
+	l.Loop.Remove(int(l.thread.end))
+	l.flying = false
+	l.landed(l.thread.got())
+}
+
 // Abandon gives a busy line up: its function will not go on, even if the kernel comes
 // back. It is for the end of the process.
 func (l *Line) Abandon() {
-	if l.busy {
+	switch {
+	case l.flying:
+		l.Loop.Remove(int(l.thread.end))
+		l.flying = false
+	case l.busy:
 		l.Loop.Remove(l.event)
 	}
 }

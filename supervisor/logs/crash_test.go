@@ -101,7 +101,7 @@ func killManyOf(t *testing.T, rotate bool) {
 		dir = t.TempDir()
 	}
 	defer os.RemoveAll(dir)
-	inRing := 0
+	inRing, inFlight := 0, 0
 	said := [sources]*speaker{}
 	for source := range said {
 		said[source] = speak(t, dir, Source(source), random.Int63())
@@ -117,6 +117,9 @@ func killManyOf(t *testing.T, rotate bool) {
 		v.kill()
 		if rings, _ := filepath.Glob(filepath.Join(dir, "spool.*.ring")); len(rings) > 0 {
 			inRing++
+		}
+		if flies(t, dir) {
+			inFlight++
 		}
 	}
 	for _, s := range said {
@@ -144,7 +147,24 @@ func killManyOf(t *testing.T, rotate bool) {
 		}
 		total += s.text.Len()
 	}
-	t.Logf("%d supervisors killed, %d of them with a ring, while %d bytes were written, seed %d", kills, inRing, total, seed)
+	t.Logf("%d supervisors killed, %d of them with a ring, %d in a large write, while %d bytes were written, seed %d", kills, inRing, inFlight, total, seed)
+}
+
+// flies reports whether a supervisor was killed in a large write to its log.
+func flies(t *testing.T, dir string) bool {
+	t.Helper()
+	fd := must(unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	defer unix.Close(fd)
+	if !spool.Exists(fd, spool.CursorName) {
+		return false
+	}
+	c, err := spool.OpenCursor(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	i, set := c.Intent()
+	return set && i.Bytes >= flyFrom
 }
 
 // speaker is a container that writes numbered lines of odd lengths.

@@ -21,6 +21,7 @@ type k8sFile struct {
 	fd       int // -1: not open
 	dev, ino uint64
 	regular  bool
+	medium   medium // where it is
 
 	// Of what is no regular file.
 	flow       congestion
@@ -39,7 +40,8 @@ type k8sFile struct {
 	look      func() // fstat(2), made once
 	looked    int
 	lookErr   error
-	reopens   bool // that was asked for while the line was busy
+	reopens   bool                          // that was asked for while the line was busy
+	landed    func(n int, errno unix.Errno) // of fly, made once
 
 	prefix  prefix
 	intent  spool.Intent
@@ -55,7 +57,7 @@ func newK8sFile(l *Logs, path string) *k8sFile {
 	k := &k8sFile{l: l, path: path, fd: -1, flow: congestion{l: l, waiting: -1}}
 	k.line.Loop, k.line.Ended = l.options.Loop, k.cameBack
 	k.turn = func() { k.advanceNow(k.stream, k.flush) }
-	k.call, k.look = k.writeOnce, k.fstatOnce
+	k.call, k.look, k.landed = k.writeOnce, k.fstatOnce, k.land
 	return k
 }
 
@@ -99,6 +101,10 @@ func (k *k8sFile) use(fd int) error {
 	k.close()
 	k.fd, k.dev, k.ino = fd, k.stat.Dev, k.stat.Ino
 	k.regular = k.stat.Mode&unix.S_IFMT == unix.S_IFREG
+	k.medium = remote
+	if k.regular {
+		k.line.Call(func() { k.medium = mediumOf(fd) })
+	}
 	if first && k.l.cursor.Total() == 0 {
 		k.l.cursor.SetTotal(k.stat.Size)
 	}
@@ -124,7 +130,7 @@ func (k *k8sFile) fstat(fd int) error {
 func (k *k8sFile) fstatOnce() { k.lookErr = unix.Fstat(k.looked, &k.stat) }
 
 func (k *k8sFile) sync() {
-	if k.fd < 0 || k.line.Busy() {
+	if k.fd < 0 || k.isBusy() {
 		return
 	}
 	ended := k.line.Do(func() {
@@ -185,13 +191,28 @@ func (k *k8sFile) settle() {
 // While a write does not come back the output stays in the spool, and the container
 // waits when that is full; after some seconds that is trouble as any other.
 func (k *k8sFile) advance(s *Stream, flush bool) {
-	if k.line.Busy() || k.trouble.err != nil || k.flow.isWaiting() {
+	if k.isBusy() || k.trouble.err != nil || k.flow.isWaiting() || !flush && k.fly(s) {
 		return
 	}
 	k.stream, k.flush = s, flush
-	if !k.line.Do(k.turn) {
+	if k.medium == memory {
+		k.turn()
+	} else if !k.line.Do(k.turn) {
 		k.hangs()
 	}
+}
+
+// isBusy reports whether the file has to be left alone since it does not answer. It
+// waits a moment for a write that is under way.
+func (k *k8sFile) isBusy() bool {
+	known := k.line.Busy()
+	if k.line.Land() {
+		return false
+	}
+	if !known {
+		k.hangs()
+	}
+	return true
 }
 
 // hangs takes note that the file does not answer.
@@ -250,15 +271,9 @@ func (k *k8sFile) write(s *Stream, pos int64, data []byte, flush bool) bool {
 	if !ok {
 		return false
 	}
-	r := room{noLimit, noLimit, k.rotated}
-	if most := k.l.options.SizeMax; most > 0 && k.regular && !k.isOversize() {
-		r.file = most - before
-	}
-	if most := k.l.options.GlobalSizeMax; most > 0 {
-		r.total = most - k.l.cursor.Total()
-	}
+	r := k.room(before)
 	k.prefix.at(time.Now(), s.source)
-	out := k.l.buffers.out()
+	out := k.out(before)
 	if !k.regular {
 		out = out[:atOnce]
 	}
@@ -284,6 +299,22 @@ func (k *k8sFile) write(s *Stream, pos int64, data []byte, flush bool) bool {
 	return used > 0
 }
 
+// room is what may be written to a file of that size.
+func (k *k8sFile) room(size int64) room {
+	r := room{noLimit, noLimit, k.rotated}
+	if most := k.l.options.SizeMax; most > 0 && k.regular && !k.isOversize() {
+		r.file = most - size
+	}
+	if most := k.l.options.GlobalSizeMax; most > 0 {
+		r.total = most - k.l.cursor.Total()
+	}
+	return r
+}
+
+// out is where records are made for the end of a file of that size: as far into a page
+// as they are going to be in the file, which makes them half as expensive to copy.
+func (k *k8sFile) out(size int64) []byte { return k.l.buffers.out()[size%spool.PageSize:] }
+
 // size is the size of the file, which is made again if somebody has deleted it.
 func (k *k8sFile) size() (int64, bool) {
 	err := k.fstat(k.fd)
@@ -299,27 +330,37 @@ func (k *k8sFile) size() (int64, bool) {
 
 // append writes whole records to the end of the file, all or none of them.
 func (k *k8sFile) append(s *Stream, records []byte, before, from, to, dropped int64) bool {
-	k.intent = spool.Intent{
-		Stream: int(s.source), From: from, To: to,
-		Dev: k.dev, Ino: k.ino, Before: before, Bytes: int64(len(records)),
-		Total: k.l.cursor.Total() + int64(len(records)), Dropped: dropped,
-	}
-	k.l.cursor.Begin(&k.intent)
+	k.begin(s, len(records), before, from, to, dropped)
 	if !k.regular {
 		return k.push(records)
 	}
 	if err := k.writeAll(records); err != nil {
 		k.failed(err)
-		if err := k.takeBack(before); err != nil {
-			k.unsettled = true // and the intent stays
-		} else {
-			k.l.cursor.Abort()
-		}
+		k.takeBack()
 		return false
 	}
 	k.l.cursor.Commit(k8sLog)
 	k.works()
 	return true
+}
+
+// begin stores what is going to be written.
+func (k *k8sFile) begin(s *Stream, bytes int, before, from, to, dropped int64) {
+	k.intent = spool.Intent{
+		Stream: int(s.source), From: from, To: to,
+		Dev: k.dev, Ino: k.ino, Before: before, Bytes: int64(bytes),
+		Total: k.l.cursor.Total() + int64(bytes), Dropped: dropped,
+	}
+	k.l.cursor.Begin(&k.intent)
+}
+
+// takeBack cuts off what was written in part.
+func (k *k8sFile) takeBack() {
+	if err := k.truncate(k.fd, k.intent.Before); err != nil {
+		k.unsettled = true // and the intent stays
+	} else {
+		k.l.cursor.Abort()
+	}
 }
 
 func (k *k8sFile) writeAll(rest []byte) error {
@@ -347,11 +388,13 @@ func (k *k8sFile) writeAll(rest []byte) error {
 }
 
 func (k *k8sFile) writeOnce() {
-	n, _, errno := unix.Syscall(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&k.unwritten[0])), uintptr(len(k.unwritten)))
+	write := unix.Syscall
+	if k.medium == memory {
+		write = unix.RawSyscall // nothing but memory is waited for
+	}
+	n, _, errno := write(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&k.unwritten[0])), uintptr(len(k.unwritten)))
 	k.wrote, k.errno = int(n), errno
 }
-
-func (k *k8sFile) takeBack(size int64) error { return k.truncate(k.fd, size) }
 
 func (k *k8sFile) truncate(fd int, size int64) (err error) {
 	k.line.Call(func() { err = unix.Ftruncate(fd, size) })
@@ -392,7 +435,7 @@ func (k *k8sFile) works() {
 
 // tryAgain is called when it is time to.
 func (k *k8sFile) tryAgain() {
-	if k.line.Busy() {
+	if k.isBusy() {
 		k.failed(errHangs)
 		return
 	}

@@ -412,7 +412,7 @@ func (l *Logs) Close() {
 	if l.options.Loop != nil {
 		l.options.Loop.Arm(&l.timer, lifecycle.Never)
 	}
-	hangs := l.k8s != nil && l.k8s.line.Busy()
+	hangs := l.k8s != nil && l.k8s.isBusy()
 	if hangs {
 		l.k8s.line.Abandon()
 	} else if l.k8s != nil {

@@ -106,7 +106,9 @@ func makeRecords(out, data []byte, p *prefix, flush bool, r room) (made, used in
 			return made, used, outFull
 		}
 		to := out[made : made+length]
-		p.text[prefixLen-2] = tag
+		if p.text[prefixLen-2] != tag { // else the copy would wait for the store
+			p.text[prefixLen-2] = tag
+		}
 		*(*[prefixLen]byte)(to) = p.text // without a call
 		copy(to[prefixLen:], content)
 		to[length-1] = '\n'

@@ -34,7 +34,7 @@ func (k *k8sFile) isOversize() bool { return k.oversize != 0 && loop.Now() < k.o
 // away stays in it (conmon drops it, but for --log-rotate): a successor that finds
 // the log moved has begun a new one before the reopen comes that was to begin it.
 func (k *k8sFile) reopen() {
-	if k.line.Busy() {
+	if k.isBusy() {
 		k.reopens = true
 		return
 	}

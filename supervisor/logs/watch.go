@@ -129,7 +129,7 @@ func (l *Logs) touched(s *Stream, n int) {
 // rest gives back what a quiet container does not need.
 func (l *Logs) rest() {
 	l.quiet = 0
-	if l.k8s == nil || !l.k8s.line.Busy() { // else the kernel may still read them
+	if l.k8s == nil || !l.k8s.isBusy() { // else the kernel may still read them
 		l.buffers.shrink()
 	}
 	for _, s := range l.streams {
@@ -236,15 +236,20 @@ func (s *Stream) look() {
 		s.rewatch()
 		return
 	}
-	switch s.Readable() {
+	result, took := s.Readable(), s.took
+	for result == More && took < paceMost {
+		result = s.Readable()
+		took += s.took
+	}
+	switch result {
 	case Again, More:
-		if s.took > 0 && s.took < paceMost {
+		if took > 0 && took < paceMost {
 			s.last = loop.Now()
 			s.l.options.Loop.Arm(&s.timer, s.last.After(pacePeriod))
 			return
 		}
 		s.streak = 0
-		if s.took > 0 {
+		if took > 0 {
 			s.streak = -paceAgainAfter // it is too fast for that
 		}
 		s.rewatch()

@@ -19,9 +19,13 @@ const (
 	// place of the ring.
 	ringLeft = 16 << 10
 
-	// pageSize is what the kernel copies wholly or not at all. Where its pages are
+	// PageSize is what the kernel copies wholly or not at all. Where its pages are
 	// larger, their bounds are bounds of these too.
-	pageSize = 4096
+	PageSize = 4096
+
+	// ringBatch is how much is moved to the ring at once: while so much is being
+	// written to a log there is room for as much again, and for a line without an end.
+	ringBatch = 128 << 10
 
 	// markSize is how much of the end of a page tells whether the page was written.
 	markSize = 16
@@ -56,15 +60,22 @@ func (s *Spool) wantsRing() bool { return s.ring.on || s.ring.much && s.cursor !
 // pipe has more.
 func (s *Spool) fillRing(pipe, max int, from int64) (n int, more, ok bool, err error) {
 	there := pipeHolds(pipe)
-	want := min(there, max)
-	if want < ringFrom && !s.ring.on || want < markSize || s.size-from > ringLeft {
+	want := min(there, max, ringBatch)
+	if left := s.size - from; left > ringLeft {
+		// A log is being written, or has stopped taking output. There it goes on behind
+		// what is needed still, as long as that needs not move.
+		if !s.Goes() || left+int64(want) > ringSize {
+			return 0, false, false, s.leaveRing(from)
+		}
+	}
+	if want < ringFrom && !s.ring.on || want < markSize {
 		return 0, false, false, s.leaveRing(from)
 	}
 	if !s.align(from) {
 		s.ring.much = false
 		return 0, false, false, nil
 	}
-	if rest := want % pageSize; rest < markSize {
+	if rest := want % PageSize; rest < markSize {
 		want -= rest // too little for a mark, and the beginning of the next page
 	}
 	s.mark(s.size, s.size+int64(want))
@@ -91,6 +102,9 @@ func (s *Spool) fillRing(pipe, max int, from int64) (n int, more, ok bool, err e
 	return n, there > n, true, err
 }
 
+// Goes reports whether Fill can go on while what has come last is needed still.
+func (s *Spool) Goes() bool { return s.ring.on && s.ring.place(s.size)%PageSize == 0 }
+
 // pipeHolds is how many bytes are in a pipe.
 func pipeHolds(pipe int) int {
 	var n int32
@@ -106,7 +120,7 @@ func (s *Spool) mark(from, to int64) {
 	low, high := s.cursor.pageMark()
 	for from < to {
 		place := s.ring.place(from)
-		part := min(to-from, pageSize-place%pageSize)
+		part := min(to-from, PageSize-place%PageSize)
 		end := s.ring.mem[place+part-markSize:][:markSize]
 		binary.LittleEndian.PutUint64(end, low)
 		binary.LittleEndian.PutUint64(end[8:], high)
@@ -119,7 +133,7 @@ func (s *Spool) filled(from, to int64) int64 {
 	low, high := s.cursor.pageMark()
 	for from < to {
 		place := s.ring.place(from)
-		part := min(to-from, pageSize-place%pageSize)
+		part := min(to-from, PageSize-place%PageSize)
 		// What has no room for a mark was not planned, but noted when it was there.
 		if part >= markSize {
 			end := s.ring.mem[place+part-markSize:][:markSize]
@@ -139,14 +153,14 @@ func (s *Spool) filled(from, to int64) int64 {
 func (s *Spool) align(from int64) bool {
 	r := s.ring
 	old := r.place(s.size)
-	if r.on && old%pageSize == 0 {
+	if r.on && old%PageSize == 0 {
 		return true
 	}
 	if !r.on && !s.openRing() {
 		return false
 	}
 	left := s.size - from
-	end := (old + left + ringLeft + pageSize - 1) &^ (pageSize - 1) % ringSize
+	end := (old + left + ringLeft + PageSize - 1) &^ (PageSize - 1) % ringSize
 	to := r.mem[(end-left+ringSize)%ringSize:][:left]
 	if r.on {
 		copy(to, r.mem[r.place(from):])

@@ -187,18 +187,18 @@ func TestRingThatIsNotEmptied(t *testing.T) {
 func TestRingFilledInPart(t *testing.T) {
 	for _, had := range []int{1 << 20, 5} { // with and without a rest of a line
 		for pages := 0; pages <= 12; pages++ {
-			for _, last := range []int{pageSize, 16, 1000} {
+			for _, last := range []int{PageSize, 16, 1000} {
 				l := begin(t)
 				l.inRing()
 				l.hears(min(had, len(l.unread(1<<20))))
-				l.says(11*pageSize + last)
+				l.says(11*PageSize + last)
 				if !l.s.align(l.c.Pos(0, 0)) {
 					t.Fatal("no room")
 				}
 				want := pipeHolds(l.pipe[0])
 				l.s.mark(l.s.size, l.s.size+int64(want))
 				l.c.setRingTo(0, l.s.size+int64(want))
-				for at, end := l.s.size, l.s.size+int64(min(want, pages*pageSize)); at < end; {
+				for at, end := l.s.size, l.s.size+int64(min(want, pages*PageSize)); at < end; {
 					place := l.s.ring.place(at)
 					n, err := l.s.splice(l.pipe[0], l.s.ring.fd, place, int(min(end-at, ringSize-place)))
 					if err != nil {
@@ -208,7 +208,7 @@ func TestRingFilledInPart(t *testing.T) {
 				}
 				l.die()
 				l.succeed()
-				if rest := pipeHolds(l.pipe[0]); rest != max(0, want-pages*pageSize) {
+				if rest := pipeHolds(l.pipe[0]); rest != max(0, want-pages*PageSize) {
 					t.Errorf("%d of %d bytes are in the pipe after %d pages", rest, want, pages)
 				}
 				l.fill(1 << 18)
@@ -226,10 +226,10 @@ func TestRingKilledAtEachStore(t *testing.T) {
 			for step := 1; ; step++ {
 				l := begin(t)
 				l.inRing()
-				l.says(2*pageSize + before)
+				l.says(2*PageSize + before)
 				l.fill(1 << 18)
 				l.hears(len(l.unread(1<<20)) - 50)
-				l.says(pageSize + after)
+				l.says(PageSize + after)
 				dead := l.dies(step, func() { l.fill(1 << 18) })
 				l.die()
 				l.succeed()
@@ -247,7 +247,7 @@ func TestRingKilledAtEachStore(t *testing.T) {
 // much is in the pipe and the splice. What it has left is taken. (Killed right
 // after such a splice, step 3, its end is known to a page only.)
 func TestRingWhoseWriterReads(t *testing.T) {
-	for _, takes := range []int{1, 3000, 2*pageSize - 5, 2 * pageSize} {
+	for _, takes := range []int{1, 3000, 2*PageSize - 5, 2 * PageSize} {
 		for step := 2; ; step++ {
 			if step == 3 {
 				continue
@@ -255,10 +255,10 @@ func TestRingWhoseWriterReads(t *testing.T) {
 			l := begin(t)
 			l.inRing()
 			l.hears(1 << 20)
-			l.says(2 * pageSize)
+			l.says(2 * PageSize)
 			l.fill(1 << 18)
 			l.hears(1 << 20)
-			l.says(2 * pageSize)
+			l.says(2 * PageSize)
 			steps := 0
 			l.c.Step = func() {
 				if steps++; steps == 2 {
@@ -275,6 +275,36 @@ func TestRingWhoseWriterReads(t *testing.T) {
 			if !dead {
 				break
 			}
+		}
+	}
+}
+
+// While a log is being written what comes is put behind what it has not had, as long as
+// there is room; then it goes to the file. Killed at each store all of it is there.
+func TestRingGoesOnBeforeALogHasABatch(t *testing.T) {
+	for step := 1; ; step++ {
+		l := begin(t)
+		l.inRing()
+		l.hears(len(l.unread(1 << 20)))
+		l.says(5 * ringBatch)
+		l.fill(1 << 18)
+		if n := len(l.unread(1 << 20)); n != ringBatch || !l.s.Goes() {
+			t.Fatalf("the first batch has %d bytes, and is the last: %v", n, !l.s.Goes())
+		}
+		dead := l.dies(step, func() { l.fill(1 << 18) })
+		if !dead && (len(l.unread(1<<20)) != 2*ringBatch || !l.s.ring.on) {
+			t.Fatalf("the second batch is not behind the first: %d bytes, in the ring: %v", len(l.unread(1<<20)), l.s.ring.on)
+		}
+		l.die()
+		l.succeed()
+		l.fill(1 << 18)
+		l.fill(1 << 18)
+		if l.s.ring.on {
+			t.Fatal("there was room for everything")
+		}
+		l.check()
+		if !dead {
+			return
 		}
 	}
 }

@@ -46,7 +46,8 @@
 //     mark was not filled, the others were.
 //
 // Each splice begins with a page, for which the rest of a line that was not
-// written yet is copied to another place. One word of the cursor says whether the
+// written yet is copied to another place. A batch that is on its way to a log stays
+// where it is, and the next one comes behind it. One word of the cursor says whether the
 // file or the ring counts, and where in it an offset is. It is stored when
 // everything is in its new place and still in its old one. In this way the output
 // goes back to the spool's file when less than 16 bytes come, or when a log has
