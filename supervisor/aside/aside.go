@@ -232,7 +232,7 @@ func (l *Line) Land() (free bool) {
 	switch {
 	case l.busy || !l.flying:
 		return !l.busy
-	case !l.thread.wait(limit):
+	case !l.thread.wait(2 * limit):
 		l.busy, l.since = true, loop.Now()
 		return false
 	}

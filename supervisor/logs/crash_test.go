@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/logs/spool"
 	"gracerun.io/supervisor/loop"
 )
@@ -53,8 +54,25 @@ func victim() {
 		os.Exit(1)
 	}
 	l.Finish()
+	waitForLog(lp, l)
 	l.Close()
 	os.Exit(0)
+}
+
+// waitForLog waits as a supervisor does whose container has ended, if a write to the
+// log takes long.
+func waitForLog(lp *loop.Loop, l *Logs) {
+	var tick loop.Timer
+	tick.Fire = func() {
+		if !l.Hangs() && l.Owed() == 0 {
+			lp.Stop()
+		}
+		lp.Arm(&tick, loop.Now().After(lifecycle.Millisecond))
+	}
+	lp.Arm(&tick, 0)
+	if err := lp.Run(); err != nil {
+		panic(err)
+	}
 }
 
 func victimOptions(dir string, lp *loop.Loop) Options {

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/loop"
 )
 
@@ -133,18 +132,7 @@ func TestLargeWriteThatHangs(t *testing.T) {
 		all, _ := io.ReadAll(read)
 		rest <- all
 	}()
-	lp := c.options.Loop
-	var tick loop.Timer
-	tick.Fire = func() {
-		if !c.logs.Hangs() && c.logs.Owed() == 0 {
-			lp.Stop()
-		}
-		lp.Arm(&tick, loop.Now().After(lifecycle.Millisecond))
-	}
-	tick.Fire()
-	if err := lp.Run(); err != nil {
-		t.Fatal(err)
-	}
+	waitForLog(c.options.Loop, c.logs)
 	c.ends()
 	if got := content(before) + content(masked(string(<-rest))); got != said || len(c.warnings) > 0 {
 		t.Errorf("the log has %d bytes of output, want %d; warnings %q", len(got), len(said), c.warnings)
