@@ -1,6 +1,7 @@
 // Package check answers the question whether this node is affected: by the
-// versions of what is installed, by the state of the containers that run, and by
-// labels that SELinux expects to be others.
+// versions of what is installed, by the state of the containers that run, by the
+// kernel's features and the limits of who starts containers, and by labels that SELinux
+// expects to be others.
 package check
 
 import (
@@ -31,14 +32,23 @@ type Finding struct {
 type Report struct {
 	Programs   []Program   `json:"programs"`
 	Containers []Container `json:"containers"`
-	SELinux    *SELinux    `json:"selinux,omitempty"` // nil where there is none
+	SELinux    *SELinux    `json:"selinux,omitempty"`  // nil where there is none
+	AppArmor   *AppArmor   `json:"apparmor,omitempty"` // likewise
+	Kernel     []Feature   `json:"kernel"`
+	Limits     []Limit     `json:"limits"`
 	// NotLookedAt says what could not be looked at, and why.
 	NotLookedAt []string `json:"notLookedAt,omitempty"`
 }
 
 // Node looks at this machine. It changes nothing.
 func Node(ctx context.Context) *Report {
-	r := &Report{Programs: programs(ctx)}
+	own := ownPrograms()
+	r := &Report{Programs: judgeOwn(programs(ctx), own["gracerun-native"]), Kernel: features(), Limits: limits("/proc", "/sys")}
+	for i := range r.Programs {
+		if p := &r.Programs[i]; p.Name == "gracemon" {
+			p.Found = append(p.Found, outdated("/proc")...)
+		}
+	}
 	if os.Geteuid() != 0 {
 		r.NotLookedAt = append(r.NotLookedAt, "containers of other users: not root")
 	}
@@ -51,7 +61,8 @@ func Node(ctx context.Context) *Report {
 	if err != nil {
 		r.NotLookedAt = append(r.NotLookedAt, "the label of gracerun's state: "+err.Error())
 	}
-	r.SELinux = selinux("", labels(ownPrograms(), base))
+	r.SELinux = selinux("", labels(own, base))
+	r.AppArmor = apparmor("", own)
 	return r
 }
 
@@ -74,6 +85,15 @@ func (r *Report) Worst() Level {
 	}
 	if r.SELinux != nil {
 		see(r.SELinux.Found)
+	}
+	if r.AppArmor != nil {
+		see(r.AppArmor.Found)
+	}
+	for _, f := range r.Kernel {
+		see(f.Findings())
+	}
+	for _, l := range r.Limits {
+		see(l.Found)
 	}
 	return worst
 }

@@ -16,7 +16,7 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "is this node affected? Looks at versions, scopes, running containers and SELinux's labels; changes nothing",
+		Usage: "is this node affected? Looks at versions, scopes, running containers, the kernel, limits and labels; changes nothing",
 		Description: `The exit code is 0 if nothing was found that can harm, 1 if something was, and 2
 if it did not work. What has "info" is true of every version there is.`,
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "json", Usage: "print the report as JSON"}},
@@ -56,9 +56,33 @@ func printReport(out io.Writer, r *check.Report) {
 		fmt.Fprintln(out, "  "+c.String())
 		printFindings(out, c.Found)
 	}
+	fmt.Fprintln(out, "Kernel")
+	for _, f := range r.Kernel {
+		has := "yes"
+		if !f.Has {
+			has = "no"
+		}
+		fmt.Fprintf(out, "  %-3s %s\n", has, f.Name)
+		printFindings(out, f.Findings())
+	}
+	fmt.Fprintln(out, "Limits")
+	for _, l := range r.Limits {
+		fmt.Fprintf(out, "  %s %s: %s\n", l.Process, l.Name, l.Value)
+		printFindings(out, l.Found)
+	}
 	if r.SELinux != nil {
 		fmt.Fprintln(out, "SELinux\n  "+r.SELinux.Mode)
 		printFindings(out, r.SELinux.Found)
+	}
+	if r.AppArmor != nil {
+		fmt.Fprintln(out, "AppArmor")
+		if len(r.AppArmor.Profiles) == 0 {
+			fmt.Fprintln(out, "  no profile of its own for gracerun's programs")
+		}
+		for _, profile := range r.AppArmor.Profiles {
+			fmt.Fprintln(out, "  "+profile)
+		}
+		printFindings(out, r.AppArmor.Found)
 	}
 	for _, text := range r.NotLookedAt {
 		fmt.Fprintf(out, "Not looked at: %s\n", text)
