@@ -130,4 +130,14 @@ END`)
 		}
 		s.run("docker rm " + name)
 	}
+	// Docker 25 and later hand annotations on, where they are asked to.
+	if _, err := s.try("docker run --help | grep -e --annotation"); err != nil {
+		return
+	}
+	id := s.run(run + "--detach --annotation io.gracerun.grace=7s box sh -c 'while :; do sleep 0.1; done'")[:12]
+	s.run("docker stop --time 1 " + id)
+	if got := s.stops(id); got != "containerd-shim-runc-v2 signal SIGTERM 7.0s" {
+		t.Errorf("with an annotation gracerun has seen %q", got)
+	}
+	s.run("docker rm " + id)
 }

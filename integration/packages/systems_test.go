@@ -179,19 +179,21 @@ func testOn(s *system, before, now string) {
 		t.Fatalf("no grace in %s", changed)
 	}
 
-	said := s.install(now)
-	if strings.Contains(said, "still run the version before") {
-		t.Errorf("upgrade: %s", said)
-	}
-	s.want("gracerun --version | tail -n 1", "gracerun: "+version)
-	s.want("cat /etc/gracerun/config.toml", changed)
-	installed := s.run("stat --format %d:%i /usr/bin/gracemon")
-	for _, name := range names {
-		if got := s.supervisor(name); got != supervisors[name] {
-			t.Errorf("%s: its supervisor was %s and is %s", name, supervisors[name], got)
+	// An upgrade, a rollback, and the upgrade again.
+	for _, step := range []struct{ deb, version string }{{now, version}, {before, "v0.8.99"}, {now, version}} {
+		if said := s.install(step.deb); strings.Contains(said, "still run the version before") {
+			t.Errorf("to %s: %s", step.version, said)
 		}
-		s.want("stat --dereference --format %d:%i /proc/"+supervisors[name]+"/exe", installed)
-		s.want("podman inspect --format '{{.State.Status}}' "+name, "running")
+		s.want("gracerun --version | tail -n 1", "gracerun: "+step.version)
+		s.want("cat /etc/gracerun/config.toml", changed)
+		installed := s.run("stat --format %d:%i /usr/bin/gracemon")
+		for _, name := range names {
+			if got := s.supervisor(name); got != supervisors[name] {
+				t.Errorf("%s: its supervisor was %s and is %s", name, supervisors[name], got)
+			}
+			s.want("stat --dereference --format %d:%i /proc/"+supervisors[name]+"/exe", installed)
+			s.want("podman inspect --format '{{.State.Status}}' "+name, "running")
+		}
 	}
 	s.want("podman stop --time 30 stopped", "stopped")
 	s.want("podman wait stopped", "3")
@@ -210,7 +212,7 @@ func testOn(s *system, before, now string) {
 	for name := range ids {
 		inits[name] = s.run("podman inspect --format '{{.State.Pid}}' " + name)
 	}
-	said = s.run("apt-get remove -q -y gracerun")
+	said := s.run("apt-get remove -q -y gracerun")
 	for _, program := range programs {
 		if _, err := os.Stat(s.Path("/usr/bin/" + program)); err == nil {
 			t.Errorf("%s is still there", program)
