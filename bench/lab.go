@@ -49,6 +49,7 @@ var sections = []struct {
 	{"commands", (*lab).commands},
 	{"signals", (*lab).signals},
 	{"monitors", (*lab).monitorsAtWork},
+	{"lives", (*lab).lives},
 	{"memory", (*lab).memory},
 	{"logs", (*lab).logs},
 	{"attach", (*lab).attach},

@@ -138,6 +138,8 @@ func (p *programs) baselines() map[string]string {
 		signalSection:  p.crun.Name,
 		monitorSection: p.conmon.Name,
 		memorySection:  p.conmon.Name,
+		stackSection:   p.conmon.Name + " and " + p.crun.Name,
+		rowSection:     p.conmon.Name + " and " + p.crun.Name,
 		logSection:     p.conmon.Name,
 		attachSection:  p.conmon.Name,
 		drainSection:   p.conmon.Name + " and " + p.crun.Name,

@@ -431,6 +431,7 @@ func (c *call) adopt(dir *statedir.Dir, id, program string, supervised bool) err
 			return err
 		}
 	}
+	allowDirectStart(dir, program, container.Style, c.spec)
 	// Last: what needs the others looks for this one.
 	return oci.WriteContainer(dir, container)
 }

@@ -33,10 +33,13 @@ func (c *call) start() int {
 	if conn >= 0 {
 		defer func() { conn.Close() }()
 	}
+	var k known
 	if err == nil {
-		if container, err := c.container(dir, args[0]); err == nil {
-			c.belongsTo(container)
+		if k, err = c.find(dir, args[0]); err == nil {
+			c.belongsTo(k.Container)
+			defer k.close()
 		}
+		err = nil
 	}
 	id := args[0]
 	switch {
@@ -47,9 +50,10 @@ func (c *call) start() int {
 	case reply.Answer == control.Refused && c.isStopping(conn):
 		return c.fail(errStopped(id))
 	case reply.Answer != control.Granted:
-		return c.runStart(nil)
+		return c.runStart()
 	}
-	return c.runStart(func(status int) {
+	do := func() (int, error) { return c.startOrSpawn(dir, k) }
+	return c.reportStart(do, func(status int) {
 		request := control.Request{Verb: control.StartDone, Status: uint8(status), Grace: control.OwnGrace}
 		_, err := conn.Ask(request, patience)
 		if err == control.ErrHungUp {
@@ -95,9 +99,22 @@ func errStopped(id string) error {
 	return errors.New("cannot start container " + id + ": it was told to stop before it was started")
 }
 
-// runStart runs the wrapped runtime's start and has its status reported.
-func (c *call) runStart(report func(status int)) int {
-	status, err := c.through("runtime.start", 0, func() (int, error) { return c.spawn(c.argv[1:]) })
+// startOrSpawn starts the container, directly or by the wrapped runtime.
+func (c *call) startOrSpawn(dir *statedir.Dir, k known) (status int, err error) {
+	if startDirectly(dir, k) {
+		return 0, nil
+	}
+	return c.spawn(c.argv[1:])
+}
+
+// runStart runs the wrapped runtime's start.
+func (c *call) runStart() int {
+	return c.reportStart(func() (int, error) { return c.spawn(c.argv[1:]) }, nil)
+}
+
+// reportStart does what starts the container and has its status reported.
+func (c *call) reportStart(do func() (int, error), report func(status int)) int {
+	status, err := c.through("runtime.start", 0, do)
 	if err != nil && status == 0 {
 		status = 1
 	}
@@ -127,18 +144,18 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		c.warn("container " + id + ": " + bad.Error() + ": it is started all the same")
 	}
 	if err != nil {
-		return c.runStart(nil)
+		return c.runStart()
 	}
 	defer a.leave()
 	lock, err := lockFile(dir, startLock, 0)
 	if err == errBusy || err == errDeleted {
 		a.exit()
-		return c.runStart(nil) // another one is at it; the runtime lets one win
+		return c.runStart() // another one is at it; the runtime lets one win
 	}
 	if err != nil {
 		c.warn("container " + id + ": lock its state directory: " + err.Error() + ": it is started all the same")
 		a.exit()
-		return c.runStart(nil)
+		return c.runStart()
 	}
 	defer unix.Close(lock)
 	if isLocked(dir, deleteLock) {
@@ -153,9 +170,10 @@ func (c *call) startAlone(dir *statedir.Dir, id string) int {
 		if stopping && !a.hasExited() {
 			return c.fail(errStopped(id))
 		}
-		return c.runStart(nil)
+		return c.runStart()
 	}
-	return c.runStart(func(status int) {
+	do := func() (int, error) { return c.startOrSpawn(dir, known{Container: a.container, init: a.pidfd}) }
+	return c.reportStart(do, func(status int) {
 		if err := a.enter(); err != nil {
 			if err != errDeleted && err != errSupervised { // it sees for itself
 				c.warn("note that container " + id + " was started: " + err.Error())

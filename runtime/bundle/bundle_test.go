@@ -59,6 +59,20 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
+// What may be a hook counts as one.
+func TestPoststart(t *testing.T) {
+	for text, want := range map[string]bool{
+		`null`: false, `{}`: false, `{"poststart": null}`: false, `{"poststart": []}`: false, `{"prestart": [{"path": "/x"}]}`: false,
+		`{"prestart": [], "poststart": [{"path": "/x"}]}`: true, `{"PostStart": [{}]}`: true, `{"post\u0073tart": [{}], "poststart": []}`: true,
+		`[]`: true, `{"poststart": "x"}`: true, `1`: true,
+	} {
+		config, err := Parse([]byte(`{"ociVersion": "1", "hooks": `+text+`, "process": {"terminal": true}}`), Go)
+		if err != nil || config.Poststart != want || !config.Terminal {
+			t.Errorf("%s: %+v, %v", text, config, err)
+		}
+	}
+}
+
 func TestLoad(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "config.json")

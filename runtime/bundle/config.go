@@ -25,6 +25,7 @@ type Config struct {
 	Rootfs      string              // root.path
 	Terminal    bool                // process.terminal
 	CgroupsPath string              // linux.cgroupsPath
+	Poststart   bool                // hooks.poststart has entries, or may have
 	Annotations runtime.Annotations // in the order of the file
 }
 
@@ -68,7 +69,7 @@ func LoadFile(path string, rules Rules) (*Config, error) {
 // Parse reads the text of a config.json as a runtime with these rules does. The error
 // begins with line and column.
 func Parse(data []byte, rules Rules) (*Config, error) {
-	p := parser{Reader: jsontext.NewReader(data), rules: rules}
+	p := parser{Reader: jsontext.NewReader(data), data: data, rules: rules}
 	if err := p.document(); err != nil {
 		return nil, err
 	}
@@ -77,6 +78,7 @@ func Parse(data []byte, rules Rules) (*Config, error) {
 
 type parser struct {
 	*jsontext.Reader
+	data   []byte
 	rules  Rules
 	config Config
 }
@@ -96,6 +98,7 @@ func (p *parser) document() error {
 		{name: "annotations", read: p.annotations, null: func() { c.Annotations = nil }},
 		p.object("process", func() { c.Terminal = false }, &member{name: "terminal", read: p.boolean(&c.Terminal)}),
 		p.object("root", func() { c.Rootfs = "" }, &member{name: "path", read: p.text(&c.Rootfs)}),
+		{name: "hooks", read: p.hooks, null: func() { c.Poststart = false }},
 		p.object("linux", func() { c.CgroupsPath = "" }, &member{name: "cgroupsPath", read: p.text(&c.CgroupsPath)}),
 	})
 	if err != nil {
@@ -164,6 +167,29 @@ func (p *parser) boolean(into *bool) func() error {
 		*into, err = p.Bool()
 		return err
 	}
+}
+
+// hooks looks for poststart. What is wrong with them is for the runtime to say.
+func (p *parser) hooks() error {
+	from := p.Offset()
+	if err := p.Skip(); err != nil {
+		return err
+	}
+	r := jsontext.NewReader(p.data[from:p.Offset()])
+	err := r.Object(func(key string) error {
+		switch {
+		case !strings.EqualFold(key, "poststart"):
+			return r.Skip()
+		case r.Null():
+			return nil
+		}
+		return r.List(func() error {
+			p.config.Poststart = true
+			return r.Skip()
+		})
+	})
+	p.config.Poststart = p.config.Poststart || err != nil
+	return nil
 }
 
 func (p *parser) annotations() error {

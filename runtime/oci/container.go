@@ -190,7 +190,10 @@ func (c *Container) Look(alive bool) (status string, err error) {
 }
 
 // Created tells whether the container waits to be started, if it lives.
-func (c *Container) Created() bool { return exists(c.Dir + "/" + execFifo) }
+func (c *Container) Created() bool { return exists(c.FIFO()) }
+
+// FIFO is what its init waits at for the start.
+func (c *Container) FIFO() string { return c.Dir + "/" + execFifo }
 
 // Known tells whether the runtime still knows the container.
 func (c *Container) Known() bool { return exists(c.Dir) }
