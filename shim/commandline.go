@@ -5,6 +5,7 @@ import (
 
 	"gracerun.io/faults"
 	"gracerun.io/runtime/bundle"
+	"gracerun.io/runtime/oci"
 	"gracerun.io/supervisor/journal"
 	"gracerun.io/supervisor/lifecycle"
 	"gracerun.io/supervisor/settings"
@@ -51,34 +52,22 @@ const (
 
 func parse(argv []string) *call {
 	c := &call{argv: argv}
-	i := 1
-	for ; i < len(argv); i++ {
-		name, value, hasValue, isOption := option(argv[i])
-		if !isOption {
-			break
-		}
-		switch name {
-		case "debug":
-			c.debug = value != "false"
-		case "systemd-cgroup":
-			c.systemd = value != "false"
-		case "root", "log", "log-format", "log-level", "criu", "rootless", "cgroup-manager":
-			if !hasValue {
-				if i++; i == len(argv) {
-					return c // the wrapped runtime says what is missing
-				}
-				value = argv[i]
-			}
-			c.setGlobal(name, value)
-		case "version", "v", "V":
-			c.command, c.understood = versionCommand, true
-			return c
-		case "help", "h", "?":
-			c.command, c.understood = helpCommand, true
-			return c
-		default:
-			return c
-		}
+	g, n, whole := oci.ParseGlobals(argv[1:])
+	c.root, c.log, c.logFormat, c.debug, c.systemd = g.Root, g.Log, g.LogFormat, g.Debug, g.Systemd
+	switch g.Other {
+	case "":
+	case "version", "v", "V":
+		c.command, c.understood = versionCommand, true
+		return c
+	case "help", "h", "?":
+		c.command, c.understood = helpCommand, true
+		return c
+	default:
+		return c
+	}
+	i := 1 + n
+	if !whole { // the wrapped runtime says what is missing
+		return c
 	}
 	if i == len(argv) {
 		return c
@@ -87,31 +76,8 @@ func parse(argv []string) *call {
 	if c.command == "help" || c.command == "h" {
 		c.command = helpCommand
 	}
-	c.understood = c.logFormat == "" || c.logFormat == "text" || c.logFormat == "json"
+	c.understood = g.KnownFormat()
 	return c
-}
-
-func (c *call) setGlobal(name, value string) {
-	switch name {
-	case "root":
-		c.root = value
-	case "log":
-		c.log = value
-	case "log-format":
-		c.logFormat = value
-	case "cgroup-manager":
-		c.systemd = value == "systemd"
-	}
-}
-
-// option takes an argument apart: "--name", "-name", "--name=value".
-func option(arg string) (name, value string, hasValue, isOption bool) {
-	if len(arg) < 2 || arg[0] != '-' || arg == "--" {
-		return "", "", false, false
-	}
-	name = strings.TrimPrefix(arg[1:], "-")
-	name, value, hasValue = strings.Cut(name, "=")
-	return name, value, hasValue, true
 }
 
 // A flag of a command: its names, and whether a value follows.
@@ -126,7 +92,7 @@ type flag struct {
 // flags does not have.
 func (c *call) scan(flags []flag) (arguments []string, ok bool) {
 	for i := 0; i < len(c.args); i++ {
-		name, value, hasValue, isOption := option(c.args[i])
+		name, value, hasValue, isOption := oci.Option(c.args[i])
 		if c.args[i] == "--" {
 			return append(arguments, c.args[i+1:]...), true
 		}
@@ -187,7 +153,7 @@ func (c *call) scanCreation() (n creation, ok bool) {
 		{name: "detach", short: "d", on: &n.detach},
 	}
 	for i := 0; i < last; i++ {
-		name, value, hasValue, isOption := option(c.args[i])
+		name, value, hasValue, isOption := oci.Option(c.args[i])
 		if !isOption {
 			continue // the value of a flag that is not known here
 		}

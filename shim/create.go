@@ -293,15 +293,7 @@ func isSettled(dir *statedir.Dir) bool {
 
 // runtimeDir is where the wrapped runtime keeps a container.
 func (c *call) runtimeDir(program, id string) (string, error) {
-	root := oci.Root(program, c.root)
-	if root[0] != '/' {
-		wd, err := unix.Getwd()
-		if err != nil {
-			return "", err
-		}
-		root = wd + "/" + root
-	}
-	return root + "/" + id, nil
+	return oci.Directory(program, c.root, id)
 }
 
 // container gives what is kept of the wrapped runtime's container.
@@ -431,7 +423,7 @@ func (c *call) adopt(dir *statedir.Dir, id, program string, supervised bool) err
 			return err
 		}
 	}
-	allowDirectStart(dir, program, container.Style, c.spec)
+	oci.AllowDirectStart(dir, container, c.spec)
 	// Last: what needs the others looks for this one.
 	return oci.WriteContainer(dir, container)
 }

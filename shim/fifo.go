@@ -1,11 +1,8 @@
 package shim
 
 import (
-	"strings"
-
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime/bundle"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/signals/process"
@@ -17,46 +14,13 @@ import (
 // are poststart hooks to run or a NOTIFY_SOCKET to serve. To start the runtime for that
 // takes several times as long as to do it.
 
-// directFile, in the state directory, says that the container may be started so: its
-// create has seen that there are no hooks, and that the runtime is the program that its
-// name says, and not a script in front of one.
-const directFile = "direct"
-
-// allowDirectStart makes the file, if that is so. Without it the runtime starts the
-// container.
-func allowDirectStart(dir *statedir.Dir, program string, style oci.Style, config *bundle.Config) {
-	if config == nil || config.Poststart || !isPlain(program, style) {
-		return
-	}
-	fd, err := unix.Openat(dir.FD(), directFile, unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
-	if err == nil {
-		unix.Close(fd)
-	}
-}
-
-// isPlain tells whether the program is crun, runc or gracerun-native itself.
-func isPlain(program string, style oci.Style) bool {
-	name := program[strings.LastIndexByte(program, '/')+1:]
-	if style != oci.StyleOf(program) || style == oci.Runc && name != oci.Native && !strings.HasPrefix(name, "runc") {
-		return false
-	}
-	fd, err := open(program, unix.O_RDONLY, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var magic [4]byte
-	n, err := unix.Read(fd, magic[:])
-	return err == nil && string(magic[:n]) == "\x7fELF"
-}
-
 // startDirectly lets init through, and reports whether it has. Whatever is in the way
 // is for the runtime to say: nothing was done then.
 func startDirectly(dir *statedir.Dir, k known) bool {
 	if _, notify := unix.Getenv("NOTIFY_SOCKET"); notify || k.Container == nil || k.init < 0 {
 		return false
 	}
-	if unix.Faccessat(dir.FD(), directFile, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) != nil {
+	if !oci.DirectStartAllowed(dir) {
 		return false
 	}
 	if exited, err := k.init.Exited(); err != nil || exited {

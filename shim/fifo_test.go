@@ -69,7 +69,7 @@ func TestStartDirectly(t *testing.T) {
 		if startDirectly(dir, k) {
 			t.Fatal("it is started though nobody has allowed it")
 		}
-		allowDirectStart(dir, program(t, style), style, &bundle.Config{})
+		allow(t, dir, style, &bundle.Config{})
 		t.Setenv("NOTIFY_SOCKET", "/x")
 		if startDirectly(dir, k) {
 			t.Fatal("it is started though its runtime is to serve a socket")
@@ -104,7 +104,7 @@ func TestOneStarts(t *testing.T) {
 				until(t, "its reader", func() bool { _, err := os.Stat(k.FIFO() + ".ready"); return err == nil })
 			}
 			dir := stateOf(t)
-			allowDirectStart(dir, program(t, style), style, &bundle.Config{})
+			allow(t, dir, style, &bundle.Config{})
 			started := make(chan bool)
 			for range 2 {
 				go func() { started <- startDirectly(dir, k) }()
@@ -122,38 +122,17 @@ func TestStartOfADeadInit(t *testing.T) {
 	k, cmd := waitAt(t, "exec sleep 1000")
 	k.Style = oci.Runc
 	dir := stateOf(t)
-	allowDirectStart(dir, program(t, oci.Runc), oci.Runc, &bundle.Config{})
+	allow(t, dir, oci.Runc, &bundle.Config{})
 	time.AfterFunc(10*time.Millisecond, func() { cmd.Process.Kill() })
 	if startDirectly(dir, k) {
 		t.Error("it is started")
 	}
 }
 
-func TestWhoMayBeStartedDirectly(t *testing.T) {
-	script := filepath.Join(t.TempDir(), "crun")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		program string
-		style   oci.Style
-		config  *bundle.Config
-		want    bool
-	}{
-		{program(t, oci.Crun), oci.Crun, &bundle.Config{}, true},
-		{program(t, oci.Runc), oci.Runc, &bundle.Config{}, true},
-		{program(t, oci.Crun), oci.Crun, &bundle.Config{Poststart: true}, false},
-		{program(t, oci.Crun), oci.Crun, nil, false},
-		{program(t, oci.Crun), oci.Runc, &bundle.Config{}, false},
-		{script, oci.Crun, &bundle.Config{}, false},
-		{"/bin/sh", oci.Runc, &bundle.Config{}, false},
-	} {
-		dir := stateOf(t)
-		allowDirectStart(dir, test.program, test.style, test.config)
-		if _, err := dir.ReadFile(directFile); (err == nil) != test.want {
-			t.Errorf("%s, %v, %+v: %v", test.program, test.style, test.config, err)
-		}
-	}
+// allow has the container's create allow it.
+func allow(t *testing.T, dir *statedir.Dir, style oci.Style, config *bundle.Config) {
+	t.Helper()
+	oci.AllowDirectStart(dir, &oci.Container{Program: program(t, style), Style: style}, config)
 }
 
 // program makes one of that name that is no script.

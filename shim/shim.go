@@ -9,11 +9,8 @@
 package shim
 
 import (
-	"strings"
-
 	"golang.org/x/sys/unix"
 
-	"gracerun.io/runtime"
 	"gracerun.io/runtime/oci"
 	"gracerun.io/runtime/statedir"
 	"gracerun.io/shim/usage"
@@ -102,29 +99,7 @@ func (c *call) caller() *lifecycle.Caller {
 
 // open opens the state directory of the container. Without one it was not made
 // by way of gracerun or gracemon, and the wrapped runtime knows more.
-//
-// All default roots of runtimes have one place. Where --root names one of them, the
-// container must be of just that root.
-func (c *call) open(id string) (*statedir.Dir, error) {
-	dir, err := statedir.Open(c.root, id)
-	if err == runtime.ErrNotExist {
-		if away := statedir.Elsewhere(c.root, id); away != nil {
-			return nil, away
-		}
-	}
-	if err != nil || c.root == "" {
-		return dir, err
-	}
-	if root, is := statedir.IsDefault(c.root); is {
-		if container, err := oci.ReadContainer(dir); err == nil {
-			if of, _ := statedir.IsDefault(strings.TrimSuffix(container.Dir, "/"+id)); of != root {
-				dir.Close()
-				return nil, runtime.ErrNotExist
-			}
-		}
-	}
-	return dir, nil
-}
+func (c *call) open(id string) (*statedir.Dir, error) { return oci.OpenState(c.root, id) }
 
 // program gives the runtime to wrap where no container says which one has made it.
 func (c *call) program() (string, error) {
@@ -135,11 +110,7 @@ func (c *call) program() (string, error) {
 		}
 	}
 	if c.wrapped == "" {
-		chosen, _ := unix.Getenv(oci.Variable)
-		if chosen == "" {
-			chosen = c.settings().Runtime
-		}
-		program, err := oci.Find(chosen)
+		program, err := oci.Chosen(func() string { return c.settings().Runtime })
 		if err != nil {
 			return "", err
 		}

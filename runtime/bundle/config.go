@@ -98,7 +98,7 @@ func (p *parser) document() error {
 		{name: "annotations", read: p.annotations, null: func() { c.Annotations = nil }},
 		p.object("process", func() { c.Terminal = false }, &member{name: "terminal", read: p.boolean(&c.Terminal)}),
 		p.object("root", func() { c.Rootfs = "" }, &member{name: "path", read: p.text(&c.Rootfs)}),
-		{name: "hooks", read: p.hooks, null: func() { c.Poststart = false }},
+		{name: "hooks", read: p.hooks},
 		p.object("linux", func() { c.CgroupsPath = "" }, &member{name: "cgroupsPath", read: p.text(&c.CgroupsPath)}),
 	})
 	if err != nil {

@@ -53,6 +53,7 @@ type Container struct {
 
 	parent  parent  // the caller's pipes
 	create  create  // until the runtime has ended
+	wrapped wrapped // likewise
 	streams streams // stdin, stdout, stderr
 	// lastWords is the log of a container that has ended, if it is not complete.
 	lastWords *logs.Logs
@@ -141,6 +142,7 @@ func (c *Container) settings() (lifecycle.Config, error) {
 		c.record.Rootfs, c.record.OCIVersion = spec.Rootfs, spec.OCIVersion
 		c.record.CgroupsPath, c.record.Annotations = spec.CgroupsPath, spec.Annotations
 		c.record.Terminal = spec.Terminal
+		c.wrapped.spec = spec
 	}
 	stop, err := c.stopSettings()
 	c.record.StopSignal, c.record.Grace, c.record.Policy = stop.Signal, stop.Grace, stop.Policy.Known().String()
@@ -153,7 +155,9 @@ func (c *Container) settings() (lifecycle.Config, error) {
 // it. Of a wrong annotation gracerun, where it is the runtime, fails the create.
 func (c *Container) stopSettings() (settings.Stop, error) {
 	node, wrong := settings.Load()
+	c.wrapped.node = node
 	stop, warnings, err := node.StopOf(c.record.Annotations)
+	c.wrapped.warnings = len(warnings) > 0 || err != nil
 	for _, w := range warnings {
 		c.notes.warn("container " + c.o.ID + ": " + w)
 	}

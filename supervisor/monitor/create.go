@@ -66,6 +66,7 @@ func (c *Container) begin() {
 func (c *Container) runRuntime() {
 	argv := c.o.RuntimeCommand(c.clients.consolePath())
 	c.notes.trace("calling runtime args: " + strings.Join(argv, " ") + " ")
+	argv = c.shorten(argv)
 	c.deposit.make(c) // what there is, so that somebody cleans up after us
 	c.memo.SetStage(recovery.Making)
 	point := faults.Point("runtime.create")
@@ -167,6 +168,7 @@ func (c *Container) runtimeEnded() {
 		c.createFailed(c.complaint(), why)
 		return
 	}
+	c.adopt()
 	if c.o.Terminal && c.streams.ours[1] < 0 {
 		// It was sent before the runtime ended, and may be seen after.
 		c.create.ended = true

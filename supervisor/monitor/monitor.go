@@ -14,6 +14,7 @@
 //	supervisor.go  the daemon: its process, signals, children
 //	container.go   one container: what is known of it, and the machine's steps
 //	create.go      the runtime's create, exec or restore
+//	wrapped.go     the same without gracerun between, where that is the runtime
 //	effects.go     what the machine asks for; faults.go goes between
 //	exit.go        exit status, exit files, exit command
 //	server.go      the control socket
