@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -11,12 +10,18 @@ import (
 
 const drainSection = "Drain of a node"
 
+// fullNode is how many containers it has at least.
+const fullNode = 500
+
 // A container that is stopped has something to save, and needs nearly all the
 // time that it is given.
 const (
 	drainGrace = 3 * time.Second
 	drainSaves = 2700 * time.Millisecond
 )
+
+// oursOverCrun is ours of the stacks.
+const oursOverCrun = "gracemon and gracerun over crun"
 
 // stack is a runtime and a monitor as a node has them.
 type stack struct {
@@ -30,7 +35,7 @@ func (s stack) String() string { return s.name }
 func (l *lab) stacks() (all []stack) {
 	enforce := map[string]string{"io.gracerun.policy": "enforce", "io.gracerun.grace": drainGrace.String()}
 	for _, s := range []stack{
-		{"gracemon and gracerun over crun", l.gracemon, l.overCrun, enforce},
+		{oursOverCrun, l.gracemon, l.overCrun, enforce},
 		{l.conmon.Name + " and " + l.crun.Name, l.conmon, l.crun, nil},
 		{l.newConmon.Name + " and " + l.newCrun.Name, l.newConmon, l.newCrun, nil},
 	} {
@@ -45,7 +50,7 @@ func (l *lab) stacks() (all []stack) {
 // with the stop signal, and `kill KILL` when the grace period is over, counted
 // from the request.
 func (l *lab) drain() error {
-	sizes := []struct{ containers, rounds int }{{10, 5}, {100, 2}, {300, 1}}
+	sizes := []struct{ containers, rounds int }{{10, 5}, {100, 2}, {500, 1}}
 	if l.Quick {
 		sizes = sizes[:1]
 		sizes[0].rounds = 1
@@ -73,6 +78,11 @@ func (l *lab) drainOnce(s stack, n int) error {
 			return err
 		}
 		all = append(all, c)
+	}
+	if n >= fullNode {
+		if err := l.addFull(s, all); err != nil {
+			return err
+		}
 	}
 	cpu, err := cpuOfMonitors(all)
 	if err != nil {
@@ -112,11 +122,11 @@ func (l *lab) drainOnce(s stack, n int) error {
 }
 
 func cpuOfMonitors(all []*container) (sum int64, err error) {
-	for _, c := range all {
-		used, cpuErr := cpuOf(c.monitorPid)
-		sum, err = sum+used, errors.Join(err, cpuErr)
+	pids := make([]int, len(all))
+	for i, c := range all {
+		pids[i] = c.monitorPid
 	}
-	return sum, err
+	return cpuOfAll(pids)
 }
 
 // stopped is how a stop went.

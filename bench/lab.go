@@ -19,6 +19,7 @@ type Options struct {
 	Bin      string // where our programs and the workload are
 	Newer    string // tree of packages of a later Debian; "": none
 	Disk     string // a directory on a disk
+	CRIO     string // where CRI-O and its tools are
 	Quick    bool
 	Progress io.Writer
 	Sections []string // "": all
@@ -54,6 +55,8 @@ var sections = []struct {
 	{"logs", (*lab).logs},
 	{"attach", (*lab).attach},
 	{"drain", (*lab).drain},
+	{"podman", (*lab).podman},
+	{"crio", (*lab).crio},
 }
 
 // Run measures. It must be called in the namespace that Isolate makes.

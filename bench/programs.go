@@ -142,6 +142,9 @@ func (p *programs) baselines() map[string]string {
 		rowSection:     p.conmon.Name + " and " + p.crun.Name,
 		logSection:     p.conmon.Name,
 		attachSection:  p.conmon.Name,
+		fullSection:    p.conmon.Name + " and " + p.crun.Name,
+		podmanSection:  podmanTheirs,
+		crioSection:    crioTheirs,
 		drainSection:   p.conmon.Name + " and " + p.crun.Name,
 	}
 }

@@ -49,11 +49,13 @@ const (
 	Threads    Quantity = "threads"
 	LastTerm   Quantity = "last TERM after"
 	EarlyKills Quantity = "early kills"
+
+	Descriptors Quantity = "descriptors"
 )
 
 var units = map[Quantity]string{
 	Wall: "ms", CPU: "ms", Peak: "MiB", Latency: "ms", Rate: "MiB/s", CPUPerGiB: "s",
-	PSS: "KiB", USS: "KiB", Threads: "", LastTerm: "ms", EarlyKills: "",
+	PSS: "KiB", USS: "KiB", Threads: "", LastTerm: "ms", EarlyKills: "", Descriptors: "",
 }
 
 // add takes samples of a row, which it makes if it is new.

@@ -36,8 +36,10 @@ func (l *lab) inARow() int {
 	if l.Quick {
 		return 10
 	}
-	return 200
+	return manyInARow
 }
+
+const manyInARow = 200
 
 func (l *lab) lives() error {
 	stacks := l.stacks()

@@ -1,6 +1,10 @@
 package bench
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
 
 // Verdict is what ours was to reach in comparison with theirs, and whether it
 // did.
@@ -66,6 +70,7 @@ func (p *programs) targets() (all []target) {
 			all = append(all, target{"cost of wrapping", commandSection, work, Wall, pair[0].Name, pair[1].Name, limit{plus: 2}})
 		}
 	}
+	all = append(all, p.stackTargets()...)
 	for _, d := range loadNames {
 		all = append(all,
 			target{"log throughput", logSection, d + ", to tmpfs", Rate, p.gracemon.Name, p.conmon.Name, limit{times: 6, atLeast: true}},
@@ -75,6 +80,32 @@ func (p *programs) targets() (all []target) {
 		target{"memory", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 1.5}},
 		target{"memory of one more", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 0.3}},
 		target{"exit", monitorSection, exitWork, Latency, p.gracemon.Name, p.conmon.Name, limit{times: 1}})
+}
+
+// stackTargets are those of a node: ours as a whole beside the others as a whole.
+func (p *programs) stackTargets() (all []target) {
+	theirs := p.conmon.Name + " and " + p.crun.Name
+	add := func(name, section, work string, q Quantity, ours, theirs string, l limit) {
+		all = append(all, target{name, section, work, q, ours, theirs, l})
+	}
+	for work, most := range map[string]float64{createWork: 1.05, startWork: 1.2, deleteWork: 1.2, execWork: 1} {
+		add(work+", with a monitor", stackSection, work, Wall, oursOverCrun, theirs, limit{times: most})
+	}
+	slices.SortFunc(all, func(a, b target) int { return strings.Compare(a.work, b.work) })
+	for _, work := range []string{rowWork(manyInARow), endWork(manyInARow)} {
+		add("many in a row", rowSection, work, Wall, oursOverCrun, theirs, limit{times: 1})
+	}
+	for _, work := range []string{podmanRun, podmanExec} {
+		for _, r := range []string{"crun", "runc"} {
+			add("podman", podmanSection, overRuntime(work, r), Wall, podmanOurs, podmanTheirs, limit{times: 1})
+		}
+	}
+	for _, work := range []string{crioLife, crioExec} {
+		add("CRI-O", crioSection, work, Wall, crioOurs, crioTheirs, limit{times: 1})
+	}
+	add("idle node", fullSection, fullWork(fullNode), CPU, oursOverCrun, theirs, limit{})
+	add("drain", drainSection, fmt.Sprintf("%d containers", fullNode), LastTerm, oursOverCrun, theirs, limit{times: 0.6})
+	return all
 }
 
 func (r *Report) judge(all []target) {

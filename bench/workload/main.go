@@ -33,6 +33,9 @@ func main() {
 		waitForGate()
 		say("exit")
 	case "nothing": // for exec
+	case "wait":
+		hear()
+		<-heard
 	case "spawn":
 		spawner()
 	case "splice":

@@ -29,6 +29,7 @@ func run() (int, error) {
 	var document, results, sections, from string
 	flag.StringVar(&o.Bin, "bin", "bin", "directory of gracerun, gracemon, gracerun-native and workload")
 	flag.StringVar(&o.Newer, "newer", ".work/trixie", "tree into which packages of a later Debian were unpacked")
+	flag.StringVar(&o.CRIO, "crio", ".work/crio", "directory of CRI-O and its tools, as make crio has built them")
 	flag.StringVar(&o.Disk, "disk", ".work", "directory on a disk")
 	flag.BoolVar(&o.Quick, "quick", false, "few rounds: shows that everything works, not what is fast")
 	flag.StringVar(&document, "document", "", "write docs/performance.md to this `file`")

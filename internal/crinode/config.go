@@ -52,6 +52,9 @@ func (n *Node) configure() error {
 // front writes the script that stands before the runtime, stock's and ours alike,
 // and makes of a bundle what this machine can run.
 func (n *Node) front() (path string, err error) {
+	if n.Stack.Plain {
+		return n.Stack.Runtime, nil
+	}
 	path = filepath.Join(n.Dir, "bin", filepath.Base(n.Stack.Runtime))
 	lower := filepath.Join(n.Programs.Dir, "lowered")
 	if !n.Stack.Resources() {

@@ -108,8 +108,11 @@ func (n *Node) Namespace() string { return "/proc/" + n.place.pid + "/ns/mnt" }
 
 // Called is the runtime as CRI-O calls it, and Root the directory of its state.
 func (n *Node) Called() string {
-	if n.Stack.Ours() {
+	switch {
+	case n.Stack.Ours():
 		return n.Stack.Shim
+	case n.Stack.Plain:
+		return n.Stack.Runtime
 	}
 	return filepath.Join(n.Dir, "bin", filepath.Base(n.Stack.Runtime))
 }

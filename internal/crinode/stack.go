@@ -18,6 +18,7 @@ type Stack struct {
 	Shim    string   // gracerun, which is in front of it; "" for none
 	Policy  string   // of ours, as /etc/gracerun/config.toml has it; "": the default
 	Env     []string // of monitor, runtime and CRI-O, in addition
+	Plain   bool     // no script before the runtime: the containers are ones that this machine can run
 	Missing string   // why there are no containers of this stack here, "" if there are
 }
 
