@@ -7,10 +7,11 @@
 //
 // It runs in two stages. The foreground, which is what Podman or CRI-O starts,
 // checks the command line and waits for leave to begin; then it starts the
-// daemon by executing itself, since a Go program cannot fork, and ends. The
-// daemon is one thread in one loop.
+// daemon by executing itself, since a Go program cannot fork, and ends. Where a
+// manager has started it, it has forked before it was a Go program, and the daemon does
+// the foreground's part. The daemon is one thread in one loop.
 //
-//	monitor.go     the foreground
+//	monitor.go     the foreground; forked.go how the daemon tells it to end
 //	supervisor.go  the daemon: its process, signals, children
 //	container.go   one container: what is known of it, and the machine's steps
 //	create.go      the runtime's create, exec or restore
@@ -44,6 +45,7 @@ import (
 	"gracerun.io/supervisor/logs"
 	"gracerun.io/supervisor/ownsignal"
 	"gracerun.io/supervisor/program"
+	"gracerun.io/supervisor/slumber"
 )
 
 // The environment says to the daemon that it is one. It is not passed on.
@@ -72,7 +74,10 @@ func Main() int {
 	case recoverStage:
 		return succeed(args)
 	}
-	return foreground(args)
+	f := ofForeground()
+	status := foreground(args, &f)
+	_ = f.tell(status)
+	return status
 }
 
 // arguments reads the command line from /proc: package os, which would have it,
@@ -86,8 +91,9 @@ func arguments() ([]string, error) {
 }
 
 // foreground does what the caller waits for, in conmon's order: check
-// everything, wait for the start pipe, start the daemon, write its number.
-func foreground(args []string) int {
+// everything, wait for the start pipe, start the daemon, write its number. With f it is
+// the daemon already, and the start pipe was read.
+func foreground(args []string, f *forked) int {
 	unix.Umask(0o022)
 	o, notes, code := readOptions(args)
 	switch {
@@ -111,8 +117,10 @@ func foreground(args []string) int {
 	}
 	if start > 0 {
 		// The caller puts this process into a cgroup before it writes here.
-		if _, err := readOnce(start); err != nil {
-			return notes.failErr("start-pipe read failed", err)
+		if *f < 0 {
+			if _, err := readOnce(start); err != nil {
+				return notes.failErr("start-pipe read failed", err)
+			}
 		}
 		if !o.ExecAttach {
 			unix.Close(start)
@@ -126,16 +134,24 @@ func foreground(args []string) int {
 		return notes.failErr("Failed to execute "+selfPath, err)
 	}
 	// All descriptors that the caller has left open stay so.
-	pid, err := startHeld(args, &syscall.ProcAttr{Env: daemonEnvironment(), Files: []uintptr{0, 1, 2}})
-	if err != nil {
-		return notes.failErr("Failed to fork the create command", err)
+	pid := unix.Getpid()
+	if *f < 0 {
+		if pid, err = startHeld(args, &syscall.ProcAttr{Env: daemonEnvironment(), Files: []uintptr{0, 1, 2}}); err != nil {
+			return notes.failErr("Failed to fork the create command", err)
+		}
 	}
 	if o.MonitorPIDFile != "" {
 		if err := writeAtomically(o.MonitorPIDFile, strconv.Itoa(pid)); err != nil {
 			return notes.failErr("Failed to write conmon pidfile: "+err.Error(), err)
 		}
 	}
-	return 0
+	if *f < 0 {
+		return 0
+	}
+	if f.tell(0) != nil {
+		return 1
+	}
+	return supervise(args)
 }
 
 // readOptions reads the command line. Without options the program is to end.
@@ -208,14 +224,15 @@ func tuned(env []string, stage string) []string {
 // childEnvironment is what the daemon's children get: the caller's.
 func childEnvironment() []string {
 	env := syscall.Environ()
-	if stage, _ := syscall.Getenv(stageVariable); stage != daemonStage && stage != recoverStage {
+	stage, _ := syscall.Getenv(stageVariable)
+	if _, forked := syscall.Getenv(slumber.ForkedVariable); !forked && stage != daemonStage && stage != recoverStage {
 		return env
 	}
 	kept := env[:0] // a copy already
 	for _, entry := range env {
 		name, _, _ := strings.Cut(entry, "=")
 		switch own, saved := strings.CutPrefix(entry, savedPrefix); {
-		case name == stageVariable || isTuned(name):
+		case name == stageVariable || name == slumber.ForkedVariable || isTuned(name):
 		case saved && isTuned(name[len(savedPrefix):]):
 			kept = append(kept, own)
 		default:

@@ -11,6 +11,7 @@ import (
 
 	"gracerun.io/supervisor/cmdline"
 	"gracerun.io/supervisor/lifecycle"
+	"gracerun.io/supervisor/slumber"
 )
 
 func TestMessages(t *testing.T) {
@@ -107,6 +108,16 @@ func TestEnvironmentOfChildren(t *testing.T) {
 		}
 	}
 	if !slices.Contains(after, "GOMAXPROCS=7") || len(after) != len(before) {
+		t.Errorf("children get %v, want %v", after, before)
+	}
+}
+
+// Nor do they get what a process was told that was forked.
+func TestEnvironmentOfForkedChildren(t *testing.T) {
+	before := syscall.Environ()
+	t.Setenv("GOMAXPROCS", "1")
+	t.Setenv(slumber.ForkedVariable, "000003")
+	if after := childEnvironment(); !slices.Equal(after, before) {
 		t.Errorf("children get %v, want %v", after, before)
 	}
 }

@@ -18,7 +18,16 @@ TEXT ·entry(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
 	MOVQ	$const_variable2, CX
 	CMPQ	8(SI), CX
 	JEQ	asleep
-awake: // the Go runtime leaves a signal alone that has no flags in its table
+awake:
+	CLD
+	XORPS	X15, X15 // as Go functions expect it
+	MOVQ	SP, AX
+	SUBQ	$64, SP // where a Go function keeps its arguments is its caller's
+	MOVQ	·begin(SB), DX
+	MOVQ	(DX), CX
+	CALL	CX
+	MOVQ	AX, SP
+	// the Go runtime leaves a signal alone that has no flags in its table
 	MOVL	$0, runtime·sigtable+const_flagsOfINT(SB)
 	MOVL	$0, runtime·sigtable+const_flagsOfQUIT(SB)
 	MOVL	$0, runtime·sigtable+const_flagsOfTERM(SB)

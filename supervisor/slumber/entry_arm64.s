@@ -21,7 +21,14 @@ TEXT ·entry(SB), NOSPLIT|NOFRAME|TOPFRAME, $0
 	MOVD	$const_variable2, R4
 	CMP	R4, R3
 	BEQ	asleep
-awake: // the Go runtime leaves a signal alone that has no flags in its table
+awake:
+	MOVD	RSP, R0
+	SUB	$64, RSP // where a Go function keeps its arguments is its caller's
+	MOVD	·begin(SB), R26
+	MOVD	(R26), R1
+	BL	(R1)
+	MOVD	R0, RSP
+	// the Go runtime leaves a signal alone that has no flags in its table
 	MOVW	ZR, runtime·sigtable+const_flagsOfINT(SB)
 	MOVW	ZR, runtime·sigtable+const_flagsOfQUIT(SB)
 	MOVW	ZR, runtime·sigtable+const_flagsOfTERM(SB)

@@ -42,6 +42,11 @@ var ErrEntry = errors.New("this program was not built with -tags " + Tag + " -ld
 // Variable is the word in front of the environment.
 const Variable = "_GRACEMON_ASLEEP"
 
+// ForkedVariable is in the environment of a process that was forked by another one, where
+// the program began, to be the daemon whose foreground that is: with the number of the
+// descriptor on which that waits for one byte, the status to end with.
+const ForkedVariable = "_GRACEMON_FORKED"
+
 // Variable and the path of the program, as entry_*.s have them.
 const (
 	variable1 = 0x4f4d45434152475f // _GRACEMO

@@ -1,12 +1,14 @@
 // Command helper is what the tests of package slumber have fall asleep, until there
 // is something to read from its descriptor 3. Then it says how it was woken. With the
-// argument "hear" it says which signals it hears, and sleeps whenever there is none.
+// argument "hear" it says which signals it hears, and sleeps whenever there is none; with
+// "fork" what it is, and its parent what to end with.
 package main
 
 import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"unsafe"
 
@@ -24,6 +26,9 @@ func main() {
 			fmt.Println(err)
 		}
 		return
+	}
+	if len(os.Args) > 1 && os.Args[1] == "fork" {
+		forked()
 	}
 	if os.Getenv("STAGE") != "awake" && len(os.Args) == 1 {
 		runtime.LockOSThread()
@@ -63,4 +68,21 @@ func fallAsleep() error {
 	}
 	bed := slumber.Bed{Epoll: several, Signals: signals, Caught: caught}
 	return bed.Sleep([]string{"/some/where/a-name-of-its-own", "an argument", "another"}, []string{"STAGE=awake", "GREETING=hello"})
+}
+
+// forked tells the foreground, if there is one, to end with the status of the arguments.
+func forked() {
+	mask := unix.Sigset_t{}
+	_ = unix.PthreadSigmask(unix.SIG_BLOCK, &mask, &mask)
+	fmt.Printf("%d %d %x %s|%s\n", os.Getpid(), runtime.GOMAXPROCS(0), mask.Val[0], strings.Join(os.Args[1:], "|"), strings.Join(os.Environ(), "|"))
+	if len(os.Args) > 3 && os.Args[3] == "dies" {
+		_ = unix.Kill(os.Getpid(), unix.SIGKILL)
+	}
+	status, _ := strconv.Atoi(os.Args[2])
+	fd, err := strconv.Atoi(os.Getenv(slumber.ForkedVariable))
+	if err == nil && len(os.Args) == 3 {
+		_, _ = unix.Write(fd, []byte{byte(status)})
+		status = 0
+	}
+	os.Exit(status)
 }
