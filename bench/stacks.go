@@ -117,6 +117,10 @@ func (l *lab) row(s stack, n int) error {
 		}
 	}
 	l.report.add(rowSection, rowWork(n), s.name, Wall, milliseconds(now()-begin))
+	cpu, err := cpuOfMonitors(all)
+	if err != nil {
+		return err
+	}
 	files, err := watchCount(l.exits, n)
 	if err != nil {
 		return err
@@ -150,6 +154,12 @@ func (l *lab) row(s stack, n int) error {
 	}
 	l.report.add(rowSection, endWork(n), s.name, Wall, milliseconds(told-begin))
 	l.report.add(rowSection, goneWork(n), s.name, Wall, milliseconds(ended-begin))
+	// Until they are reaped they can be asked what they have used.
+	used, err := cpuOfMonitors(all)
+	if err != nil {
+		return err
+	}
+	l.report.add(rowSection, goneWork(n), s.name, CPU, milliseconds(used-cpu))
 	return nil
 }
 

@@ -84,7 +84,7 @@ func (c *Container) Look() Progress {
 		return within(ago, ExecTimeout)
 	}
 	if ago >= 0 && ago < HandlerTimeout {
-		if d, err := process.ReadDispositions(c.Pid); err == nil && d.Loses(c.Signal) {
+		if lost, err := process.Loses(c.Pid, c.Signal); err == nil && lost {
 			return UnderWay
 		}
 	}

@@ -60,6 +60,18 @@ func (d *Dispositions) Loses(sig signals.Signal) bool {
 	return d.Ignored.Has(sig) || d.IsInit()
 }
 
+// Loses is that method for a process that is looked at now. Its threads are not, if it has
+// a handler: what was looked at the kernel has to forget when the process is reaped, and
+// it can be a millisecond and more until the last threads are out of its way.
+func Loses(pid int, sig signals.Signal) (bool, error) {
+	d, err := readStatus(procPath(pid, "status"))
+	if err != nil || !d.State.ended() && (d.Caught.Has(sig) || !d.Ignored.Has(sig) && !d.IsInit()) {
+		return false, err
+	}
+	d, err = ReadDispositions(pid)
+	return err == nil && d.Loses(sig), err
+}
+
 // IsInit reports whether the process that has the number pid is PID 1 of its pid
 // namespace: whoever else is in there ends with it.
 func IsInit(pid int) (bool, error) {
