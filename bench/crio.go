@@ -39,11 +39,11 @@ func (s *crioStack) String() string { return s.name }
 func (l *lab) crio() error {
 	programs, err := crinode.Find(l.CRIO)
 	if err != nil {
-		l.note("CRI-O: %v", err)
+		l.missing("CRI-O", err.Error())
 		return nil
 	}
 	if l.runc.Missing != "" || l.conmon.Missing != "" || l.gracemon.Missing != "" {
-		l.note("CRI-O: conmon, runc or gracemon is missing")
+		l.missing("CRI-O", "conmon, runc or gracemon is missing")
 		return nil
 	}
 	bin, err := filepath.Abs(l.Bin)

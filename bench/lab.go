@@ -156,6 +156,12 @@ func (l *lab) note(format string, args ...any) {
 	l.progress("! %s", text)
 }
 
+// missing keeps for the report what could not be had.
+func (l *lab) missing(name, why string) {
+	l.report.Programs = append(l.report.Programs, Program{Name: name, Missing: why})
+	l.progress("! %s: %s", name, why)
+}
+
 // interleave lets each subject in turn do a round, so that what disturbs the
 // machine disturbs all of them. A subject that fails is left out from then on,
 // and the report says why.

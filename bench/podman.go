@@ -39,7 +39,7 @@ type podmanStack struct {
 // of it.
 func (l *lab) podman() error {
 	if _, err := exec.LookPath("podman"); err != nil {
-		l.note("podman: it is not installed")
+		l.missing("podman", "not installed")
 		return nil
 	}
 	// Podman tells runtime and monitor no other place for their state than /run.

@@ -18,8 +18,9 @@ import (
 // arguments, arguments, environment and auxiliary vector. It gives the stack that the
 // Go runtime is to begin with.
 //
-// What is not called by a manager (there is no start pipe in its environment, or it is
-// to stay the caller's child) begins as it is. Else it waits for the start pipe, as the
+// What is not called by a manager begins as it is: there is no start pipe in its
+// environment, or a gracemon has started it for a purpose of its own, or it is to stay
+// the caller's child. Else it waits for the start pipe, as the
 // foreground does, since the caller may put this process into a cgroup before it
 // writes there, and forks. The child gets two variables more, in front of the others, and
 // becomes a Go program; the parent ends as the child tells it to.
@@ -39,7 +40,7 @@ func split(sp uintptr) uintptr {
 		switch entry := word(sp, n); {
 		case begins(entry, startPipe):
 			start = entry + uintptr(len(startPipe))
-		case begins(entry, ForkedVariable), begins(entry, processors):
+		case begins(entry, ownVariables), begins(entry, processors):
 			return sp
 		}
 	}
@@ -152,6 +153,8 @@ const (
 	syncOption = "--sync"
 	startPipe  = "_OCI_STARTPIPE="
 	processors = "GOMAXPROCS="
+
+	ownVariables = "_GRACEMON_" // of those that gracemon starts for itself
 )
 
 // begin is where the entry finds split.

@@ -90,6 +90,7 @@ func TestIsNotForked(t *testing.T) {
 		{nil, []string{"_OCI_STARTPIPE=77"}}, // which is not open
 		{nil, []string{"_OCI_STARTPIPE"}},
 		{nil, []string{"_OCI_STARTPIPE=3", "GOMAXPROCS=2"}},
+		{nil, []string{"_OCI_STARTPIPE=3", "_GRACEMON_STAGE=command"}},
 		{[]string{"--sync"}, []string{"_OCI_STARTPIPE=3"}},
 	} {
 		pid, said, status := manager(t, true, append([]string{"fork", "6"}, test.args...), test.env)
