@@ -30,7 +30,7 @@ func TestHarness(t *testing.T) {
 		os.Symlink(native, filepath.Join(dir, "gracerun-native"))
 	}
 	results, document := filepath.Join(dir, "results"), filepath.Join(dir, "performance.md")
-	cmd := exec.Command(filepath.Join(dir, "gracebench"), "-quick", "-bin", dir, "-newer", "../.work/trixie", "-crio", "../.work/crio", "-disk", dir,
+	cmd := exec.Command(filepath.Join(dir, "gracebench"), "-quick", "-bin", dir, "-newer", "../.work/trixie", "-crio", dir, "-disk", dir,
 		"-results", results, "-document", document)
 	var progress bytes.Buffer
 	cmd.Stderr = &progress
