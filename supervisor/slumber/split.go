@@ -45,7 +45,7 @@ func split(sp uintptr) uintptr {
 		}
 	}
 	pipe := decimal(start)
-	if pipe < 0 {
+	if pipe <= 0 { // conmon does not wait for its standard input
 		return sp
 	}
 	var buffer [32]uint64

@@ -84,6 +84,7 @@ func TestIsNotForked(t *testing.T) {
 		{nil, []string{"A=1"}},
 		{nil, nil},
 		{nil, []string{"_OCI_STARTPIPE="}},
+		{nil, []string{"_OCI_STARTPIPE=0"}},
 		{nil, []string{"_OCI_STARTPIPE=3x"}},
 		{nil, []string{"_OCI_STARTPIPE=-1"}},
 		{nil, []string{"_OCI_STARTPIPE=99999999999999999999999"}},
