@@ -30,9 +30,9 @@ var reasons = []reason{
   limit in the tables of kill and state); the other half is what a delete must do after the runtime's: ask whether the container may go, and
   keep its journal. start does without the runtime, and create and exec without gracerun. What is left of those two above conmon is the
   start of the Go runtime, against that of the dynamic linker.`},
-	{"many in a row", `each monitor that ends writes four lines of its journal and its record anew, and has the Go runtime and three threads to take
-  down, 0.4 ms of CPU time; conmon needs 0.1 to 0.2. Of the rest, which is most of it, both have the same: the end of the container's
-  processes and of its namespaces.`},
+	{"many in a row", `a monitor that ends appends four lines to its journal, writes its record anew, and takes down the Go runtime with its
+  threads: the table has the CPU time of all monitors. Both wait for the same besides, the end of the containers' processes and namespaces,
+  on the same two processors.`},
 	{"log throughput", `it would need more than there is. Moving the bytes from a pipe into a file, without looking at them, is two to six
   times as fast as conmon here, and the log has 45 bytes more for each line. gracemon moves each byte three times: from the
   pipe into a spool that outlives it, so that its own death loses none, from there with its stamp to a buffer, and into the log. A second
