@@ -18,6 +18,7 @@ const (
 	logSection = "A container's log"
 	lastLine   = "end of load\n"
 	stdoutTag  = " stdout "
+	copyLimit  = "limit: read(2) and write(2)"
 )
 
 // A load is what a container writes: that many bytes in all, in lines of one
@@ -65,7 +66,7 @@ func (l *lab) logs() error {
 	loggers := []logger{
 		{limit: []string{"splice", "65536"}, name: "limit: splice(2)"},
 		{limit: []string{"splice", "1048576"}, name: "limit: splice(2), pipe of 1 MiB"},
-		{limit: []string{"copy"}, name: "limit: read(2) and write(2)"},
+		{limit: []string{"copy"}, name: copyLimit},
 	}
 	for _, m := range l.monitors() {
 		loggers = append(loggers, logger{monitor: m, name: m.Name})

@@ -76,6 +76,17 @@ func (p *programs) targets() (all []target) {
 			target{"log throughput", logSection, d + ", to tmpfs", Rate, p.gracemon.Name, p.conmon.Name, limit{times: 6, atLeast: true}},
 			target{"log cost", logSection, d + ", to tmpfs", CPUPerGiB, p.gracemon.Name, p.conmon.Name, limit{times: 0.2}})
 	}
+	for _, medium := range []string{"tmpfs", "disk"} {
+		for _, d := range loadNames {
+			all = append(all, target{"log beside a copy", logSection, d + ", to " + medium, Rate, p.gracemon.Name, copyLimit, limit{times: 0.9, atLeast: true}})
+		}
+		for _, d := range loadNames[4:] {
+			all = append(all, target{"a container's time", logSection, d + ", to " + medium, Rate, p.gracemon.Name, p.conmon.Name, limit{times: 1, atLeast: true}})
+		}
+	}
+	all = append(all,
+		target{"log throughput", logSection, loadNames[0] + ", to tmpfs", Rate, p.gracemon.Name, p.conmon.Name, limit{times: 3.5, atLeast: true}},
+		target{"memory", memorySection, "one of 30", PSS, p.gracemon.Name, p.conmon.Name, limit{times: 1.5}})
 	return append(all,
 		target{"memory", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 1.5}},
 		target{"memory of one more", memorySection, "one of 30", PSS, p.asleep.Name, p.conmon.Name, limit{times: 0.3}},
