@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/codes"
 	collector "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	common "go.opentelemetry.io/proto/otlp/common/v1"
 	traces "go.opentelemetry.io/proto/otlp/trace/v1"
@@ -359,6 +360,39 @@ func TestLapsedWindow(t *testing.T) {
 	}
 	if len(ids) != 2 || open != 0 || lapsed != "10s" {
 		t.Errorf("%d traces, %d go on, the window lasted %q", len(ids), open, lapsed)
+	}
+}
+
+// A stop whose own manager has ended it by SIGKILL is no success.
+func TestEndedByTheManager(t *testing.T) {
+	config := lifecycle.DefaultConfig()
+	config.Policy = lifecycle.Delegate
+	machine, j := lifecycle.New(config), &journal.Journal{Config: config}
+	crio := lifecycle.NewCaller("/usr/bin/crio", 812, 4711, 0, "crio.service")
+	for i, ev := range []lifecycle.Event{
+		{Kind: lifecycle.CreateDone}, {Kind: lifecycle.StartDone},
+		{Kind: lifecycle.SignalRequest, Request: lifecycle.FirstRequest, Signal: signals.TERM, By: crio},
+		{Kind: lifecycle.Delivered, Request: lifecycle.ForStop, Signal: signals.TERM},
+		{Kind: lifecycle.SignalRequest, Request: lifecycle.FirstRequest + 1, Signal: signals.KILL, By: crio},
+		{Kind: lifecycle.Delivered, Request: lifecycle.FirstRequest + 1, Signal: signals.KILL},
+		{Kind: lifecycle.InitExited, Status: lifecycle.Signaled(signals.KILL)}, {Kind: lifecycle.CgroupEmpty}, {Kind: lifecycle.StreamsDrained},
+	} {
+		at := lifecycle.Instant(i+1) * second
+		r := journal.Record{At: at, Event: ev.String()}
+		for _, e := range machine.Step(at, ev) {
+			r.Effects = append(r.Effects, string(e.Append(nil, at)))
+		}
+		r.State, r.Snapshot = machine.State().String(), string(machine.AppendSnapshot(nil))
+		j.Records = append(j.Records, r)
+	}
+	spans, _ := Spans(&history.Container{ID: "a", Gone: true, Last: time.Unix(1000, 0)}, j, time.Time{})
+	for _, s := range spans {
+		if s.Name() == StopSpan && (s.Status().Code != codes.Error || !strings.Contains(s.Status().Description, "by SIGKILL")) {
+			t.Errorf("its status is %+v", s.Status())
+		}
+	}
+	if len(spans) == 0 {
+		t.Error("no span")
 	}
 }
 

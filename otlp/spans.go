@@ -166,6 +166,8 @@ func (s *story) tell(tracer trace.Tracer, stop *history.Stop) {
 		root.SetStatus(codes.Error, "its grace period was broken: "+stop.Breaches[0].What+" by "+stop.Breaches[0].Caller())
 	case outcome == lifecycle.AtDeadline.String():
 		root.SetStatus(codes.Error, "it did not end within its grace period, and was killed")
+	case outcome == lifecycle.ByOpener.String():
+		root.SetStatus(codes.Error, "who asked for the stop has ended its grace period by SIGKILL")
 	case outcome == lifecycle.ByOOM.String():
 		root.SetStatus(codes.Error, "the OOM killer ended it")
 	}
