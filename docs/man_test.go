@@ -182,3 +182,37 @@ func TestManualOfTheAnnotations(t *testing.T) {
 		}
 	}
 }
+
+// Every file of a container's state directory that the code has a name for is in the
+// reference.
+func TestManualOfTheFiles(t *testing.T) {
+	named := regexp.MustCompile(`(?m)^\s*(?:const )?(?:\w*(?:File|Name)|Name) += "([a-z.]+)"$`)
+	inCode := map[string]bool{}
+	for _, source := range []string{
+		"supervisor/recovery/*.go", "supervisor/journal/*.go", "supervisor/control/*.go", "supervisor/logs/spool/*.go",
+		"supervisor/history/find.go", "runtime/statedir/*.go", "shim/*.go",
+	} {
+		files, err := filepath.Glob(filepath.Join("..", source))
+		if err != nil || files == nil {
+			t.Fatalf("%s: %v, %v", source, files, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			for _, m := range named.FindAllStringSubmatch(read(t, file), -1) {
+				inCode[m[1]] = true
+			}
+		}
+	}
+	if len(inCode) < 10 {
+		t.Fatalf("the code names only the files %v: is it written otherwise now?", inCode)
+	}
+	_, files, _ := strings.Cut(manual(t, "gracerun.8.md"), "\n# FILES\n")
+	files, _, _ = strings.Cut(files, "\n# ")
+	for name := range inCode {
+		if !strings.Contains(files, "*"+name+"*") {
+			t.Errorf("%s has no entry in FILES", name)
+		}
+	}
+}
