@@ -1,12 +1,3 @@
-// Package lifecycle is the heart of gracerun: a pure state machine that owns
-// the signals, the deadlines and the exit of one container.
-//
-// It does no I/O, knows no clock and starts no goroutine. The edge tells it
-// what happened and when (Event, Instant), and performs what it asks for
-// (Effect). That makes every interleaving of a stop something that can be
-// written down, enumerated and replayed.
-//
-// The invariants I1 to I12 that it keeps are listed in docs/design.md.
 package lifecycle
 
 import "gracerun.io/signals"
