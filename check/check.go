@@ -1,7 +1,7 @@
-// Package check answers the question whether this node is affected: by the
-// versions of what is installed, by the state of the containers that run, by the
-// kernel's features and the limits of who starts containers, and by labels that SELinux
-// expects to be others.
+// Package check tells whether this node is affected: by the versions of the installed
+// programs, by the state of the running containers, by the kernel's features and the
+// limits of the programs that start containers, and by SELinux labels that differ from
+// the policy's.
 package check
 
 import (

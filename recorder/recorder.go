@@ -1,9 +1,9 @@
-// Package recorder watches signals and exits from outside, as the kernel sees
-// them: whoever sends a signal, by whatever call, and what became of it. It
-// works on any stack, and slows none of it down as ptrace would.
+// Package recorder watches signals and exits from outside, as the kernel sees them:
+// every sender, by whatever system call, and the outcome. It works on any stack, and
+// does not slow it down as ptrace would.
 //
 // It uses a tracing instance of its own (Documentation/trace/ftrace.rst,
-// "Instances"), which it removes again; what others trace is left alone.
+// "Instances"), which it removes again. It does not touch the tracing of others.
 package recorder
 
 import (

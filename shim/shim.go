@@ -1,11 +1,11 @@
-// Package shim is the command line of gracerun: that of crun and runc, whichever
-// is wrapped, with the signal path taken out of it.
+// Package shim is the command line of gracerun: that of crun and runc, whichever it
+// wraps, with its own signal path.
 //
-// Who calls a runtime calls it for each signal and each look at a state, so that
-// `kill` and `state` are to cost no more than starting this program: no import of
-// fmt, net, encoding/json or os/exec, no configuration file read before it is
-// needed, no file of the wrapped runtime opened. Commands after which nothing has
-// to be done become the wrapped runtime (execve), and are not seen again.
+// A manager runs the runtime for each signal and each look at a state, so `kill` and
+// `state` cost no more than the start of this program: no import of fmt, net,
+// encoding/json or os/exec, no configuration file read before it is needed, no file of
+// the wrapped runtime opened. Commands that need no work afterwards become the wrapped
+// runtime (execve).
 package shim
 
 import (

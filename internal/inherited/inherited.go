@@ -1,6 +1,6 @@
-// Package inherited finds the descriptors that whoever has started this process has
-// left open. A process that outlives its starter must not hold them: a pipe of his
-// would never end.
+// Package inherited finds the descriptors that this process inherited from its caller.
+// A process that outlives its caller must not keep them: a pipe of the caller's would
+// never end.
 package inherited
 
 import (

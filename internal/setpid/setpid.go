@@ -1,10 +1,10 @@
 //go:build linux
 
-// Package setpid starts a program as a process of a given number: that of a process
-// whose place it takes, for those who know that one by its number.
+// Package setpid starts a program as a process with a given pid: that of the process
+// that it replaces, for managers that know it by its pid.
 //
-// The kernel (clone3(2), set_tid, Linux 5.5) allows it to who has CAP_CHECKPOINT_RESTORE
-// (5.9) or CAP_SYS_ADMIN in the user namespace of the pid namespace.
+// The kernel (clone3(2), set_tid, Linux 5.5) requires CAP_CHECKPOINT_RESTORE (5.9) or
+// CAP_SYS_ADMIN in the user namespace that owns the pid namespace.
 package setpid
 
 import (

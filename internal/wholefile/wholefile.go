@@ -1,5 +1,5 @@
-// Package wholefile reads files into memory that another program has written, or
-// somebody else has put in their place.
+// Package wholefile reads whole files that another program wrote, or may have
+// replaced.
 //
 // `gracerun kill` and `gracerun state` pay for every import of this package: it
 // keeps away from os and fmt.

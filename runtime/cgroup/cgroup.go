@@ -1,5 +1,5 @@
-// Package cgroup asks and changes what the signal path needs of a container's
-// cgroup: is it frozen, thaw it, signal all who are in it, is anybody left.
+// Package cgroup does what the signal path needs of a container's cgroup: it tells
+// whether the cgroup is frozen or empty, thaws it, and signals its processes.
 //
 // It works on cgroup v2 and on the freezer hierarchy of v1. It keeps away from os
 // and fmt: `gracerun kill`, `gracerun state` and the resident supervisor pay for

@@ -1,9 +1,9 @@
-// Package oci knows the wrapped runtime: which program it is, where it keeps its
-// state, what its files there say, and what its `state` command prints.
+// Package oci knows the wrapped runtime: its program, the place and content of its
+// state files, and the output of its `state` command.
 //
-// crun (1.8 to 1.29) and runc (1.1 to 1.5) are known, and all that is built on
-// libcontainer, as gracerun-native is. Of another runtime nothing is assumed: its
-// files are not read, and its own commands are run instead.
+// It knows crun (1.8 to 1.29), runc (1.1 to 1.5) and all runtimes built on
+// libcontainer, such as gracerun-native. For any other runtime it reads no files and
+// runs the runtime's commands instead.
 //
 // `gracerun kill` and `gracerun state` pay for every import of this package: it
 // keeps away from os, fmt and encoding/json.

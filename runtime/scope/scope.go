@@ -1,17 +1,17 @@
-// Package scope makes the systemd scope of a container have what the annotations
-// "org.systemd.property.NAME" ask for, whichever runtime makes the scope, and has
-// it stopped before that of the container's monitor.
+// Package scope gives the systemd scope of a container the properties that the
+// annotations "org.systemd.property.NAME" ask for, whichever runtime creates the
+// scope, and orders it so that systemd stops it before the scope of its monitor.
 //
 // A runtime sends the properties to systemd in one StartTransientUnit call, its
 // own among them. crun 1.8.1 to 1.16.1 sends its own DefaultDependencies=no after
-// the annotation's, and systemd takes the last (cri-o issue 8609); and what
-// systemd has once read of dependencies no later call can change. So it must be
-// right from the start, without a hand in the runtime's call: by a drop-in file.
-// systemd reads those of a transient unit after the properties of the call, so
-// they win. It knows by heart which files there are and looks again when a directory
-// has changed (but for systemd/transient, which is its own), though not for a
-// transient unit: it must be made to look (see look). After the runtime is done the
-// bus is asked what the scope really has.
+// the annotation's, and systemd takes the last (cri-o issue 8609). No later call can
+// change dependencies that systemd has read. So they must be right from the start,
+// without access to the runtime's call: by a drop-in file. systemd reads the drop-ins
+// of a transient unit after the properties of the call, so that they win. It caches
+// which files exist and looks again when a directory has changed (except
+// systemd/transient, which is its own), but not for a transient unit: this package
+// makes it look (see look). After the runtime's create it asks the bus for the scope's
+// actual properties.
 package scope
 
 import (

@@ -3,11 +3,11 @@
 // Package startup tells how far the start of a container has come: whether a signal
 // would reach the container's own program.
 //
-// Between create and start the container's init is the runtime's: it was forked and
-// has executed nothing since, and opens a FIFO to wait for the start. The start
-// removes the FIFO and returns, and then, a moment later or a long one, init executes
-// the program. What it is sent before that, the runtime's init takes; and what PID 1
-// of a pid namespace is sent before it has a handler, the kernel throws away.
+// Between create and start the container's init belongs to the runtime: it was forked
+// and has executed nothing since, and opens a FIFO to wait for the start. The start
+// removes the FIFO and returns. Then, a moment later or a long one, init executes the
+// program. A signal before that goes to the runtime's init; and the kernel discards a
+// signal to PID 1 of a pid namespace that has no handler yet.
 //
 // A supervisor pays for every import of this package.
 package startup

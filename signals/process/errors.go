@@ -1,7 +1,7 @@
-// Package process holds on to one Linux process: signals it, waits for it and
-// learns how it ended by pidfd, so that a number that was given to another
-// process in the meantime is never hit; knows it again later (Identity); and
-// tells whether it would hear a signal at all (Dispositions).
+// Package process handles one Linux process by its pidfd: it signals the process,
+// waits for it and learns how it ended, so that a reused pid is never hit. It
+// recognizes the process later (Identity), and tells whether it would act on a signal
+// at all (Dispositions).
 //
 // It needs Linux 5.4 (waitid by pidfd) on amd64 or arm64, and /proc of the
 // caller's own pid namespace. It keeps away from os and fmt: a supervisor that

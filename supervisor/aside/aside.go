@@ -1,8 +1,8 @@
-// Package aside makes calls of the kernel that may not come back for a long time,
-// such as a write to a file system that is frozen or whose server does not answer,
-// in a way that the loop of a supervisor goes on meanwhile.
+// Package aside makes system calls that may not return for a long time, such as a
+// write to a frozen file system or to one whose server does not answer, without
+// blocking the loop of a supervisor.
 //
-// A Line is a function at a time that makes such calls:
+// A Line runs one function at a time that makes such calls:
 //
 //	done := line.Do(func() {
 //		...
@@ -10,25 +10,24 @@
 //		...
 //	})
 //
-// Only for as long as it is in a Call the loop does not wait for it, and not before
-// that has lasted a while. All else in the function is done while the loop waits, one
-// or the other, so that what both of them touch needs no lock. After a Call that was
-// not waited for the function goes on in a later turn of the loop.
+// The loop runs on only during a Call that has lasted a while. Otherwise either the
+// function or the loop runs, never both, so that the data of both needs no lock. After
+// a Call that the loop did not wait for, the function continues in a later turn of
+// the loop.
 //
-// What that costs where nothing hangs is a change of goroutines on the same thread,
-// some hundred nanoseconds. The Go runtime makes the second thread when the first one
-// does not come back from the kernel; it is that one which stays there then.
+// Without a hang this costs a switch of goroutines on the same thread, some hundred
+// nanoseconds. The Go runtime starts the second thread when a call does not return.
 //
-// A single call that lasts as a rule, such as a large write, can be launched: it is
-// made by a thread that is there for nothing else, so that both processors work.
+// A single call that takes long as a rule, such as a large write, can be launched: a
+// thread of its own makes it, so that both processors work.
 //
 //	if line.Launch(unix.SYS_WRITE, fd, b, n, func(n int, errno unix.Errno) { ... }) {
 //		... // meanwhile
 //		landed := line.Land()
 //	}
 //
-// A process with a thread that does not come back cannot end: what it has open stays
-// open, for its parent it is no zombie yet. See process.Dying.
+// A process with a thread in such a call cannot end: its descriptors stay open, and
+// its parent does not see a zombie yet. See process.Dying.
 package aside
 
 import (

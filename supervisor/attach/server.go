@@ -1,11 +1,11 @@
-// Package attach is how clients reach a container's streams: the attach socket
-// for its output and input, the console socket on which the runtime hands over
-// its terminal, the FIFOs that tell its size and have the log reopened, and the
-// socket on which it notifies systemd.
+// Package attach gives clients access to a container's streams: the attach socket
+// for its output and input, the console socket on which the runtime passes the
+// terminal, the FIFOs for its size and for reopening the log, and the socket for
+// notifications to systemd.
 //
-// Places, formats and meanings are conmon's (src/conn_sock.c, src/ctrl.c): those
-// who attach are Podman and CRI-O. All of it can be made again in place by a
-// successor when the supervisor has died.
+// Places, formats and meanings are conmon's (src/conn_sock.c, src/ctrl.c), since
+// Podman and CRI-O are the clients. A successor can create all of it anew in the
+// same places.
 //
 // Everything runs on one loop; nothing here is safe for concurrent use.
 // A supervisor stays resident: no os, no fmt, no net.

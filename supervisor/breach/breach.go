@@ -1,6 +1,6 @@
-// Package breach reports a broken grace period to the node's log: to the journal as a
-// structured record, or to syslog where there is no journal. It is said whatever
-// --syslog and --log-level are, since it tells of lost data, and by whom.
+// Package breach reports a broken grace period to the node's log: to journald as a
+// structured record, or to syslog if there is no journald. It does so whatever
+// --syslog and --log-level are, since a breach can mean lost data.
 //
 // `gracerun kill` and the resident supervisor pay for every import of this
 // package: it keeps away from os, fmt and net.

@@ -1,11 +1,10 @@
-// Package control is the conversation between a container's supervisor and
-// whoever wants something of it: the text of requests and replies, and the
-// socket that carries them.
+// Package control is the protocol between a container's supervisor and its callers:
+// the text of requests and replies, and the socket that carries them.
 //
 // The socket is a SOCK_SEQPACKET socket named "control" in the container's state
 // directory. A packet is one request or one reply: words separated by single
-// spaces. A caller has one request open at a time; a caller who leaves before
-// the reply has abandoned the request, not what it asked for.
+// spaces. A connection has one request open at a time. A caller that disconnects
+// before the reply abandons the request; what it asked for is done all the same.
 //
 // `gracerun kill` and the resident supervisor pay for every import of this
 // package: it keeps away from os, fmt and net.

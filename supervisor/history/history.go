@@ -1,12 +1,11 @@
-// Package history keeps the journals of containers that are gone, so that a stop
-// can be looked at after its container was deleted, and finds containers, present
-// and gone, by what people call them.
+// Package history keeps the journals of deleted containers, so that their stops can
+// be examined, and finds containers, present and deleted, by id, prefix or name.
 //
-// A kept container is a directory BASE/.ended/NAME with the files "container" (the
-// record), "journal", "journal.old", "journal.beside", "name" and "cursor" (the log's totals) of its
-// state directory, as hard links to them: to keep a container costs no copy. NAME is SIZE-TIME-ID, with the bytes of
-// the files and the time in microseconds, so that one look at the names tells what
-// has to go for the newest to have room.
+// A kept container is a directory BASE/.ended/NAME with hard links to files of its
+// state directory, so that nothing is copied: "container" (the record), "journal",
+// "journal.old", "journal.beside", "name" and "cursor" (the log's totals). NAME is
+// SIZE-TIME-ID, with the bytes of the files and the time in microseconds, so that the
+// names alone tell which containers to remove for the newest to have room.
 //
 // `gracerun kill` and the resident supervisor pay for every import of this
 // package: it keeps away from os and fmt.

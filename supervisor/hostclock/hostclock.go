@@ -1,7 +1,6 @@
-// Package hostclock is the clock that journals are written by: CLOCK_MONOTONIC of the
-// machine, whichever time namespace a process is in (time_namespaces(7)). One who
-// reads a journal from another namespace, as in a container of its own, reads the
-// instants that were meant.
+// Package hostclock is the clock of the journals: the host's CLOCK_MONOTONIC, in
+// whichever time namespace a process is (time_namespaces(7)). So a reader in another
+// namespace, such as a container's, gets the same instants.
 package hostclock
 
 import (

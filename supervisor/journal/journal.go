@@ -1,10 +1,8 @@
-// Package journal keeps what a lifecycle machine was told and what it answered,
-// one line for each Step, in the state directory of its container. Tests assert
-// on it, `gracelab trace` draws it, and whoever goes on after a supervisor's
-// death reads the machine from it.
+// Package journal keeps the events and effects of a lifecycle machine, one line for
+// each Step, in the state directory of its container. Tests assert on it,
+// `gracelab trace` draws it, and a successor restores the machine from it.
 //
-// A journal begins with a line that says what the container is configured to,
-// and goes on with records:
+// A journal begins with a line that has the container's Config. Records follow:
 //
 //	gracerun-journal 1 stop-signal=SIGTERM grace=30s policy=observe drain=2s retry=100ms..5s
 //	81231000042 create-done ok | created | | phase=alive created armed=9223372036854775807
@@ -16,16 +14,16 @@
 // last complete one is all that recovery needs, even if the program that reads
 // it has a machine of another version.
 //
-// Version 0.8 refuses a policy and a machine with words that it does not know. What
-// it does not know stands at the end of the effects, after "also", where it does not
-// look, and the policy of the first line is the one that it is to go by:
+// Version 0.8 refuses unknown words in the policy and in the machine. So words that it
+// does not know stand at the end of the effects, after "also", where it does not look,
+// and the first line has the policy that 0.8 is to use:
 //
 //	81236000119 signal #1 SIGTERM by=/usr/bin/crio,812,4711,0,crio.service | stopping | deliver ...; also policy=delegate opener=/usr/bin/crio,812,... | phase=alive ...
 //
-// This version and those after it pass over words that they do not know.
+// This version and later ones skip words that they do not know.
 //
-// It is not synced to disk: it is about processes of this boot, and lies on a
-// tmpfs. What a dead process has written is in the page cache all the same.
+// The journal is not synced to disk: it describes processes of this boot, and lies on
+// a tmpfs. What a killed process wrote is in the page cache.
 package journal
 
 import (

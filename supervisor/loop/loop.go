@@ -1,9 +1,9 @@
-// Package loop waits for what happens: readiness of descriptors and points in
-// time, on one thread, one thing after another. Whatever a supervisor does, it
-// does in here, so that nothing has to be locked.
+// Package loop waits for readiness of descriptors and for points in time, on one
+// thread, and calls one handler after another. All work of a supervisor is done in
+// these handlers, so that nothing needs a lock.
 //
-// It asks epoll(7) by itself: the poller of package os would bring goroutines,
-// buffers and their memory to a program that is there once per container.
+// It calls epoll(7) itself: the poller of package os would bring goroutines, buffers
+// and their memory to a program that runs once per container.
 package loop
 
 import (

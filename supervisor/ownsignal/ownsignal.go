@@ -1,20 +1,18 @@
 //go:build linux && (amd64 || arm64)
 
-// Package ownsignal tells a loop of the signals that the supervisor's own
-// process receives, and loses none between one program of that process and the
-// next.
+// Package ownsignal reports the signals that the supervisor's process receives to its
+// loop, and loses none in a re-exec.
 //
-// A signal that a thread has taken and not yet handled goes with that thread when another
-// one executes a program. So they are blocked in all threads, if the process was made by
-// Held and its program begins in package slumber, and a signalfd (Direct) tells of them;
-// the handlers are for what comes where they are not blocked: in Free, and everywhere in
-// a program that begins elsewhere.
+// A signal that a thread has taken and not yet handled is lost with that thread when
+// another thread calls execve. So all threads block the signals, if the process was
+// started by Held and its program begins in package slumber, and a signalfd (Direct)
+// reports them. The handlers are for signals that arrive while they are not blocked: in
+// Free, and everywhere in a program that begins elsewhere.
 //
-// It does not use os/signal, whose goroutine and two more threads would cost
-// 80 KiB in each supervisor. A handler is inherited by nobody, since execve(2) resets
-// it. Ours runs on the signal
-// stack that the Go runtime has made for each thread, and does one thing, which is
-// allowed there: it writes to an eventfd.
+// The package does not use os/signal, whose goroutine and two more threads would cost
+// 80 KiB in each supervisor. Its handlers run on the signal stacks that the Go runtime
+// made for its threads, and only write to an eventfd. execve(2) resets them, so that no
+// child inherits them.
 package ownsignal
 
 import (

@@ -1,10 +1,10 @@
-// Package pipes makes the anonymous pipes that are a container's stdin, stdout and
-// stderr, and finds them again for a supervisor whose predecessor has died.
+// Package pipes creates the anonymous pipes that are a container's stdin, stdout and
+// stderr, and finds them again for a successor.
 //
-// They have no name. A security module (SELinux, AppArmor, Landlock) knows them as
-// their maker's, not as files of a directory, and nothing of the host can be reached
-// through them. As of any pipe, the kernel frees what is in one when nobody has it
-// open any more.
+// The pipes have no name. A security module (SELinux, AppArmor, Landlock) sees them as
+// pipes of their creator, not as files of a directory, and nothing of the host can be
+// reached through them. The kernel frees a pipe with its content when no process has
+// it open any more.
 //
 // The supervisor pays for every import of this package.
 package pipes

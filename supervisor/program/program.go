@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package program finds the gracemon that a process is to execute, or to start: the
-// one that is installed where its own came from, so that an update of the package
-// holds; else its own, whatever has become of the file.
+// Package program finds the gracemon that a process executes or starts: the file at
+// the path of its own program, so that a package update takes effect; else its own
+// program, even if that file was removed or may not be executed any more.
 package program
 
 import (

@@ -1,7 +1,6 @@
-// Package settings reads what the owner of a node says about the stop of its
-// containers (the configuration file), and what whoever writes a container's
-// annotations may say, and makes the machine's configuration of both. gracerun and
-// gracemon read it here, so that both do the same.
+// Package settings reads the administrator's configuration file and the annotations
+// that it allows, and makes the machine's Config of both. gracerun and gracemon both
+// read them here, so that both do the same.
 //
 // `gracerun kill` and the resident supervisor pay for every import of this
 // package: it keeps away from os and fmt.

@@ -1,20 +1,18 @@
 //go:build linux && (amd64 || arm64)
 
-// Package slumber has a process sleep in 12 KiB, and wake up again as soon as there
-// is something to do.
+// Package slumber lets a process sleep in 12 KiB, and wake at the first event.
 //
-// It is the same process all the time: its number, its children, its descriptors,
-// its cgroup and its program are what they were. To sleep is to execute the program
-// anew, with a word in front of the environment. The program begins in entry_*.s,
-// before there is a Go runtime: with that word it stays there, and waits for the
-// same descriptors and signals; then it executes itself again, without the word.
+// The process stays the same: pid, children, descriptors, cgroup and program. To sleep
+// it re-execs its program, with a word in front of the environment. The program begins
+// in entry_*.s, before the Go runtime: with that word it stays there and waits for the
+// same descriptors and signals; then it re-execs itself without the word.
 //
-// No signal is lost on the way. TERM, INT, QUIT and CHLD stay blocked from before
-// one program until its successor has its handlers: the entry takes them away from
-// the Go runtime, which would unblock them before anybody can catch them, and die.
+// No signal is lost. TERM, INT, QUIT and CHLD stay blocked from before one program
+// until the next one has its handlers: the entry hides them from the Go runtime, which
+// would unblock them before there is a handler, and die.
 //
-// For all that the program must be built with Tag and LinkerFlags. One that is not
-// stays awake.
+// The program must be built with Tag and LinkerFlags. A program without them stays
+// awake.
 package slumber
 
 import (
@@ -36,7 +34,7 @@ const (
 	LinkerFlags = "-checklinkname=0 -E=gracerun.io/supervisor/slumber.entry"
 )
 
-// ErrEntry: the program was built without them.
+// ErrEntry: the program was built without Tag and LinkerFlags.
 var ErrEntry = errors.New("this program was not built with -tags " + Tag + " -ldflags '" + LinkerFlags + "'")
 
 // Variable is the word in front of the environment.
@@ -73,7 +71,7 @@ const (
 // fields says which field of Caught belongs to which signal, in two bits for each.
 const fields = 0<<(2*signals.TERM) | 1<<(2*signals.INT) | 2<<(2*signals.QUIT) | 3<<(2*signals.CHLD)
 
-// Unit is what is added to Caught for a signal: TERM, INT, QUIT or CHLD.
+// Unit is the amount by which TERM, INT, QUIT or CHLD increases the eventfd Caught.
 func Unit(sig signals.Signal) uint64 { return 1 << (16 * (uint64(fields) >> (2 * sig) & 3)) }
 
 // Bed is what a sleeping process needs. No descriptor may be close-on-exec.
@@ -140,7 +138,7 @@ func setAction(s unix.Signal, to, before *sigaction) error {
 	return nil
 }
 
-// begun gives where the kernel has begun this program (getauxval(3), AT_ENTRY).
+// begun returns the address at which the kernel started this program (getauxval(3), AT_ENTRY).
 func begun() (entry uint64, err error) {
 	const atEntry = 9
 	fd, err := unix.Open("/proc/self/auxv", unix.O_RDONLY|unix.O_CLOEXEC, 0)
