@@ -80,7 +80,7 @@ func logged(t *testing.T, dir *statedir.Dir, written, lost int64) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetTotal(written)
+	c.SetTotal(0, written)
 	c.Lose(0, 0, lost)
 }
 

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gracerun.io/supervisor/logs"
 )
 
 func complete(t *testing.T, args ...string) *Options {
@@ -39,7 +41,7 @@ func TestPodmanCreate(t *testing.T) {
 		RuntimeArgs: []string{"--debug", "--log-format=json", "--log", "/run/p/oci-log"}, RuntimeOpts: []string{"--preserve-fds", "2"},
 		APIVersion: 1, MonitorPIDFile: "/run/p/conmon.pid", ContainerPIDFile: "/run/p/pidfile",
 		Stdin: true, SocketDir: DefaultSocketDir, FullAttach: true, NotifySocket: "/run/systemd/notify",
-		Log: Log{File: "/b/userdata/ctr.log"}, LogSizeMax: 1 << 20, LogGlobalSizeMax: -1, LogMaxFiles: 1, Level: Warnings, Syslog: true,
+		Log: []logs.Target{{Driver: "k8s-file", Path: "/b/userdata/ctr.log"}}, LogSizeMax: 1 << 20, LogGlobalSizeMax: -1, LogMaxFiles: 1, Level: Warnings, Syslog: true,
 		Timeout: 9, ExitDir: "/run/libpod/exits", PersistDir: "/run/libpod/persist/" + id, ExitCommand: "/usr/bin/podman",
 		ExitArgs: []string{"--root", "/var/lib/containers", "container", "cleanup", id},
 		logPaths: []string{"k8s-file:/b/userdata/ctr.log"}, logLevel: "warning",
@@ -57,7 +59,7 @@ func TestPodmanExec(t *testing.T) {
 		"-n", "web", "--exit-dir", "/b/userdata/session/exit", "--persist-dir", "/b/userdata/session/persist", "--full-attach", "-s", "-l", "none",
 		"--log-level", "debug", "--syslog", "-t", "-i", "-e", "--exec-attach", "--exec-process-spec", "/b/userdata/session/exec-process-1",
 		"--exit-command", "/usr/bin/podman", "--exit-command-arg", "cleanup", "--exit-delay", "300")
-	if !o.Exec || !o.ExecAttach || !o.Terminal || !o.Stdin || o.ExitDelay != 300 || o.Log != (Log{}) || o.Level != Debug {
+	if !o.Exec || !o.ExecAttach || !o.Terminal || !o.Stdin || o.ExitDelay != 300 || !slices.Equal(o.Log, []logs.Target{{Driver: "none"}}) || o.Level != Debug {
 		t.Errorf("%+v", o)
 	}
 	runs(t, o, "/tmp/term", "/bin/true exec --pid-file /b/userdata/session/exec_pid --process /b/userdata/session/exec-process-1 "+
@@ -70,7 +72,7 @@ func TestCRIO(t *testing.T) {
 		"-P", "/b/conmon-pidfile", "-p", "/b/pidfile", "--persist-dir", "/var/lib/containers/x", "-r", "/bin/true", "--runtime-arg", "--root=/run/runc",
 		"--socket-dir-path", "/var/run/crio", "--syslog", "-u", id, "-s", "--log-size-max", "-1", "--no-sync-log", "--log-path", "journald:",
 		"--no-pivot", "--leave-stdin-open", "-i", "--restore", "/cp", "--runtime-opt", "--lsm-profile=selinux:x")
-	if o.Log != (Log{File: "/var/log/pods/0.log", Journal: true}) || !o.LeaveStdinOpen || !o.NoSyncLog || o.LogSizeMax != -1 || o.APIVersion != 0 {
+	if !slices.Equal(o.Log, []logs.Target{{Driver: "k8s-file", Path: "/var/log/pods/0.log"}, {Driver: "journald"}}) || !o.LeaveStdinOpen || !o.NoSyncLog || o.LogSizeMax != -1 || o.APIVersion != 0 {
 		t.Errorf("%+v", o)
 	}
 	if root := o.RuntimeRoot(); root != "/run/runc" {
@@ -287,7 +289,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if o.Timeout != int(int32(o.Timeout)) || o.Runtime == "" || o.ContainerPIDFile == "" || o.Log.File == "" && o.logPaths == nil {
+		if o.Timeout != int(int32(o.Timeout)) || o.Runtime == "" || o.ContainerPIDFile == "" || len(o.Log) == 0 {
 			t.Errorf("%q: %+v", args, o)
 		}
 		if argv := o.RuntimeCommand(""); argv[0] != o.Runtime || argv[len(argv)-1] != o.ID {

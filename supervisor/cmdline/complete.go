@@ -4,6 +4,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gracerun.io/supervisor/logs"
 )
 
 // Complete checks that the options make sense together, in conmon's order, and
@@ -59,10 +61,18 @@ func (o *Options) complete(first bool) (warnings []string, err error) {
 	if o.ContainerPIDFile == "" {
 		o.ContainerPIDFile = cwd + "/pidfile-" + o.ID
 	}
-	if problem := o.setLog(); problem != "" {
+	if o.logPaths == nil {
+		return nil, o.failed("Log driver not provided. Use --log-path")
+	}
+	var problem string
+	if o.Log, problem = logs.ParsePaths(o.logPaths); problem != "" {
 		return nil, o.failed(problem)
 	}
-	if o.NoPartialMessage && !o.Log.Journal {
+	logOptions := o.LogOptions()
+	if problem = logOptions.Check(); problem != "" {
+		return nil, o.failed(problem)
+	}
+	if o.NoPartialMessage && !logOptions.MarksParts() {
 		warnings = append(warnings, "--no-container-partial-message has no effect without journald log driver")
 	}
 	if o.SeccompSocket != "" {
@@ -70,6 +80,28 @@ func (o *Options) complete(first bool) (warnings []string, err error) {
 			"a runtime that is told to send a seccomp descriptor there will fail")
 	}
 	return warnings, nil
+}
+
+// LogOptions are the options of package logs that the command line asks for, without
+// state directory.
+func (o *Options) LogOptions() logs.Options {
+	return logs.Options{
+		Targets: o.Log,
+
+		SizeMax:       o.LogSizeMax,
+		GlobalSizeMax: o.LogGlobalSizeMax,
+		Rotate:        o.LogRotate,
+		MaxFiles:      o.LogMaxFiles,
+		AllowDirs:     o.LogAllowlistDirs,
+
+		ID:     o.ID,
+		Name:   o.Name,
+		Tag:    o.LogTag,
+		Labels: o.LogLabels,
+
+		NoPartialMessage: o.NoPartialMessage,
+		Dir:              -1,
+	}
 }
 
 // failed makes of a message what conmon says of it.

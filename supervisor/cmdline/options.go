@@ -10,6 +10,8 @@
 // fmt and flag.
 package cmdline
 
+import "gracerun.io/supervisor/logs"
+
 // Options is what the command line asks for. A text that is empty was not given.
 type Options struct {
 	// The container.
@@ -46,20 +48,20 @@ type Options struct {
 	NotifySocket   string // --sdnotify-socket: the host's, to forward to
 
 	// Logs.
-	Log              Log
-	LogTag           string   // --log-tag
-	LogLabels        []string // --log-label: NAME=VALUE
-	LogSizeMax       int64    // --log-size-max: bytes; no limit if below 1
-	LogGlobalSizeMax int64    // --log-global-size-max: bytes over the container's life; no limit if below 1
-	LogRotate        bool     // --log-rotate: keep what does not fit, instead of truncating
-	LogMaxFiles      int      // --log-max-files: how many rotated files to keep
-	LogAllowlistDirs []string // --log-allowlist-dir: the log may be nowhere else, if any are given
-	NoSyncLog        bool     // --no-sync-log: no fsync when the container has ended
-	NoPartialMessage bool     // --no-container-partial-message: the journal does not say that a line goes on
-	SeccompSocket    string   // --seccomp-notify-socket: accepted and not used, see Complete
-	SeccompPlugins   string   // --seccomp-notify-plugins: likewise
-	Level            Level    // --log-level: of gracemon's own messages
-	Syslog           bool     // --syslog: they go there too
+	Log              []logs.Target // --log-path
+	LogTag           string        // --log-tag
+	LogLabels        []string      // --log-label: NAME=VALUE
+	LogSizeMax       int64         // --log-size-max: bytes; no limit if below 1
+	LogGlobalSizeMax int64         // --log-global-size-max: bytes over the container's life; no limit if below 1
+	LogRotate        bool          // --log-rotate: keep what does not fit, instead of truncating
+	LogMaxFiles      int           // --log-max-files: how many rotated files to keep
+	LogAllowlistDirs []string      // --log-allowlist-dir: the log may be nowhere else, if any are given
+	NoSyncLog        bool          // --no-sync-log: no fsync when the container has ended
+	NoPartialMessage bool          // --no-container-partial-message: the journal does not say that a line goes on
+	SeccompSocket    string        // --seccomp-notify-socket: accepted and not used, see Complete
+	SeccompPlugins   string        // --seccomp-notify-plugins: likewise
+	Level            Level         // --log-level: of gracemon's own messages
+	Syslog           bool          // --syslog: they go there too
 	logPaths         []string
 	logLevel         string
 	version          bool

@@ -8,38 +8,54 @@ const outSize = batch + batch/2
 // idleSize is how much of a buffer may stay in memory while nothing moves.
 const idleSize = 64 << 10
 
-// buffers are where the spool is read to and log lines are made in. They are
-// mapped, so that pages that are not needed any more can be given back, which
-// the heap does not do for minutes.
-type buffers struct {
-	mem []byte // in, out
+// buffer is memory that is mapped when it is needed, so that its pages can be given
+// back, which the heap does not do for minutes.
+type buffer struct{ mem []byte }
 
-	stream  *Stream // whose spool the first bytes of in are a copy of
-	at      int64
-	content []byte
-}
-
-func (b *buffers) in() []byte {
-	b.forget()
-	return b.all()[:batch]
-}
-
-func (b *buffers) out() []byte { return b.all()[batch:] }
-
-func (b *buffers) all() []byte {
+// bytes gives the buffer, which is made with that size.
+func (b *buffer) bytes(size int) []byte {
 	if b.mem == nil {
-		mem, err := unix.Mmap(-1, 0, batch+outSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err != nil {
-			mem = make([]byte, batch+outSize)
+			mem = make([]byte, size)
 		}
 		b.mem = mem
 	}
 	return b.mem
 }
 
+// shrink gives the pages back.
+func (b *buffer) shrink() {
+	if b.mem != nil {
+		unix.Madvise(b.mem, unix.MADV_DONTNEED)
+	}
+}
+
+func (b *buffer) free() {
+	if b.mem != nil {
+		unix.Munmap(b.mem)
+		b.mem = nil
+	}
+}
+
+// input is where the spools of all streams are read to.
+type input struct {
+	buffer
+
+	stream  *Stream // whose spool the first bytes are a copy of
+	at      int64
+	content []byte
+}
+
+// all gives the buffer, for other content.
+func (b *input) all() []byte {
+	b.forget()
+	return b.bytes(batch)
+}
+
 // read gives bytes of a stream's spool. Several logs ask for the same ones: they
 // are read once.
-func (b *buffers) read(s *Stream, at int64, max int) []byte {
+func (b *input) read(s *Stream, at int64, max int) []byte {
 	size := s.spool.Size()
 	if b.stream == s && at >= b.at {
 		have := b.at + int64(len(b.content)) - at
@@ -47,7 +63,7 @@ func (b *buffers) read(s *Stream, at int64, max int) []byte {
 			return b.content[at-b.at:][:want]
 		}
 	}
-	in := b.in()
+	in := b.all()
 	data, err := s.spool.Read(in[:max], at)
 	if err != nil {
 		return nil
@@ -57,20 +73,14 @@ func (b *buffers) read(s *Stream, at int64, max int) []byte {
 }
 
 // forget says that spools have changed.
-func (b *buffers) forget() { b.stream, b.content = nil, nil }
+func (b *input) forget() { b.stream, b.content = nil, nil }
 
-// shrink gives the memory back.
-func (b *buffers) shrink() {
-	if b.mem != nil {
-		b.forget()
-		unix.Madvise(b.mem, unix.MADV_DONTNEED)
-	}
+func (b *input) shrink() {
+	b.forget()
+	b.buffer.shrink()
 }
 
-func (b *buffers) free() {
-	if b.mem != nil {
-		b.forget()
-		unix.Munmap(b.mem)
-		b.mem = nil
-	}
+func (b *input) free() {
+	b.forget()
+	b.buffer.free()
 }

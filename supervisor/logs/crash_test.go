@@ -81,7 +81,7 @@ func victimOptions(dir string, lp *loop.Loop) Options {
 		panic(err)
 	}
 	o := Options{
-		File: filepath.Join(dir, "log"), Dir: fd, Loop: lp,
+		Targets: toFile(filepath.Join(dir, "log")), Dir: fd, Loop: lp,
 		Warn: func(text string) { fmt.Fprintln(os.Stderr, "victim warns:", text) },
 	}
 	if os.Getenv("LOGS_TEST_ROTATE") != "" {
@@ -181,8 +181,12 @@ func flies(t *testing.T, dir string) bool {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	i, set := c.Intent()
-	return set && i.Bytes >= flyFrom
+	for place := range spool.Logs {
+		if i, set := c.Intent(place); set && i.Bytes >= flyFrom {
+			return true
+		}
+	}
+	return false
 }
 
 // speaker is a container that writes numbered lines of odd lengths.
@@ -481,17 +485,17 @@ func TestEachCut(t *testing.T) {
 					t.Fatal(err)
 				}
 				if cut.set {
-					c.Begin(intent(st.Ino, st.Dev))
+					c.Begin(0, intent(st.Ino, st.Dev))
 				}
-				c.SetPos(0, k8sLog, cut.pos, false)
-				c.SetPos(0, journalLog, 0, false)
+				c.SetPos(0, 0, cut.pos, false)
+				c.SetPos(0, 1, 0, false)
 				c.Close()
 				old := log
 				if moved {
 					old = log + ".20260102-030405"
 					os.Rename(log, old)
 				}
-				l, err := Open(Options{File: log, Dir: d, Warn: func(text string) { t.Error(text) }})
+				l, err := Open(Options{Targets: toFile(log), Dir: d, Warn: func(text string) { t.Error(text) }})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -500,7 +504,7 @@ func TestEachCut(t *testing.T) {
 				if left := s.left(); left != 0 {
 					t.Errorf("%d bytes are left in the spool", left)
 				}
-				if _, set := l.cursor.Intent(); set {
+				if _, set := l.cursor.Intent(0); set {
 					t.Error("the intent is still set")
 				}
 				l.Close()

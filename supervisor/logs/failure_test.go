@@ -54,7 +54,7 @@ func numbered(from, to int) string {
 // A full disk, shorter than the spool lasts: nothing is lost.
 func TestFullDisk(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
-	c := run(t, Options{File: filepath.Join(disk, "log")})
+	c := run(t, Options{Targets: toFile(filepath.Join(disk, "log"))})
 	c.says(numbered(0, 1000))
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(1000, 20000))
@@ -81,7 +81,7 @@ func TestFullDisk(t *testing.T) {
 func TestFullDiskForLong(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
 	log := filepath.Join(disk, "log")
-	c := run(t, Options{File: log, SpoolMax: 1 << 20})
+	c := run(t, Options{Targets: toFile(log), SpoolMax: 1 << 20})
 	c.says(numbered(0, 10))
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(10, 100000))
@@ -117,7 +117,7 @@ func TestFullDiskForLong(t *testing.T) {
 // the log counts as lost.
 func TestForgo(t *testing.T) {
 	disk := smallDisk(t, 4<<20)
-	c := run(t, Options{File: filepath.Join(disk, "log")})
+	c := run(t, Options{Targets: toFile(filepath.Join(disk, "log"))})
 	c.says(numbered(0, 10))
 	defer fill(t, filepath.Join(disk, "ballast"))()
 	c.says(numbered(10, 20000))
@@ -176,7 +176,7 @@ func TestNoRoomForTheSpool(t *testing.T) {
 func TestNoRoomForAnything(t *testing.T) {
 	disk := smallDisk(t, 512<<10)
 	log := filepath.Join(disk, "log")
-	c := run(t, Options{Dir: openDir(t, disk), File: log, SpoolMax: 64 << 10})
+	c := run(t, Options{Dir: openDir(t, disk), Targets: toFile(log), SpoolMax: 64 << 10})
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.says(numbered(0, 50000)) // returns: the container is not held up
 	release()
@@ -212,7 +212,7 @@ func TestMissingDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	log := filepath.Join(dir, "log")
 	os.Mkdir(dir, 0o700)
-	c := run(t, Options{File: log})
+	c := run(t, Options{Targets: toFile(log)})
 	c.says("lost with its file\n")
 	os.RemoveAll(dir)
 	c.says("kept\n")
@@ -253,7 +253,7 @@ func TestDamagedCursor(t *testing.T) {
 func TestSuccessorWithoutLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
 	os.Mkdir(dir, 0o700)
-	c := run(t, Options{File: filepath.Join(dir, "log")})
+	c := run(t, Options{Targets: toFile(filepath.Join(dir, "log"))})
 	c.says("one\n")
 	c.logs.Close()
 	os.Rename(dir, dir+".away")
@@ -272,9 +272,9 @@ func TestSuccessorWithoutLog(t *testing.T) {
 
 // What a container leaves behind may write faster than its log can be written.
 func TestDrainEndsWhileTheContainerWrites(t *testing.T) {
-	for name, file := range map[string]string{"k8s-file": "", "none": nowhere} {
+	for name, targets := range map[string][]Target{"k8s-file": nil, "none": nowhere} {
 		t.Run(name, func(t *testing.T) {
-			c := run(t, Options{File: file})
+			c := run(t, Options{Targets: targets})
 			text, wrote := []byte(numbered(0, 40000)), 0
 			refill := func([]byte) {
 				for wrote < 100<<20 {
@@ -311,7 +311,7 @@ func TestDrainEndsWhileTheContainerWrites(t *testing.T) {
 func TestNoRoomWithinALine(t *testing.T) {
 	j := startJournal(t, t.TempDir()+"/socket")
 	state := smallDisk(t, 1<<20)
-	c := run(t, Options{Journal: true, ID: testID, JournalSocket: j.path, Dir: openDir(t, state)})
+	c := run(t, Options{Targets: toJournal, ID: testID, JournalSocket: j.path, Dir: openDir(t, state)})
 	c.says("begin ")
 	release := fill(t, filepath.Join(state, "ballast"))
 	if c.says(strings.Repeat("middle ", 1000)); !c.out.volatile {
@@ -401,7 +401,7 @@ func TestUnsettledForLong(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "logs")
 			os.Mkdir(dir, 0o700)
 			log := filepath.Join(dir, "log")
-			c := run(t, Options{File: log, SpoolMax: 1 << 20})
+			c := run(t, Options{Targets: toFile(log), SpoolMax: 1 << 20})
 			if done {
 				c.says("one\n")
 			}
@@ -416,8 +416,8 @@ func TestUnsettledForLong(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			cursor.SetPos(0, k8sLog, 0, false)
-			cursor.Begin(&intent)
+			cursor.SetPos(0, 0, 0, false)
+			cursor.Begin(0, &intent)
 			cursor.Close()
 			os.Rename(dir, dir+".away")
 			c.open()

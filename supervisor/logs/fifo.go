@@ -37,13 +37,13 @@ func openFIFO(path string) (int, error) {
 
 // push writes records to what is no regular file. The intent is set. A part that is
 // left is written before anything else, and until then the intent stays.
-func (k *k8sFile) push(records []byte) bool {
+func (k *file) push(records []byte) bool {
 	k.rest = append(k.rest[:0], records...)
 	return k.pushRest()
 }
 
 // pushRest reports whether all is written.
-func (k *k8sFile) pushRest() bool {
+func (k *file) pushRest() bool {
 	whole := len(k.rest)
 	written, err := k.writeRest()
 	if written > 0 {
@@ -51,7 +51,7 @@ func (k *k8sFile) pushRest() bool {
 	}
 	switch err {
 	case nil:
-		k.l.cursor.Commit(k8sLog)
+		k.l.cursor.Commit(k.place)
 		k.works()
 		return true
 	case unix.EAGAIN:
@@ -67,7 +67,7 @@ func (k *k8sFile) pushRest() bool {
 	return false
 }
 
-func (k *k8sFile) writeRest() (written int, err error) {
+func (k *file) writeRest() (written int, err error) {
 	if fault := k.l.options.Fault; fault != nil {
 		if err := fault(false); err != nil {
 			return 0, err
@@ -92,19 +92,19 @@ func (k *k8sFile) writeRest() (written int, err error) {
 	return written, nil
 }
 
-func (k *k8sFile) forgetRest() {
+func (k *file) forgetRest() {
 	k.rest = k.rest[:0]
-	k.l.cursor.Abort()
+	k.l.cursor.Abort(k.place)
 }
 
 // openWriter opens it anew, for writing only.
-func (k *k8sFile) openWriter() (int, error) {
+func (k *file) openWriter() (int, error) {
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(k.fd), unix.O_WRONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 }
 
 // unread reports whether there is something in a FIFO that has no reader, which
 // would be lost if it were closed now.
-func (k *k8sFile) unread() bool {
+func (k *file) unread() bool {
 	if k.fd < 0 || k.regular {
 		return false
 	}

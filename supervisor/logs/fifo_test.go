@@ -14,8 +14,9 @@ import (
 // runFIFO has a container whose log is a FIFO.
 func runFIFO(t *testing.T, o Options) *container {
 	t.Helper()
-	o.File = filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(o.File, 0o640); err != nil {
+	path := filepath.Join(t.TempDir(), "fifo")
+	o.Targets = toFile(path)
+	if err := unix.Mkfifo(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	lp, err := loop.New()
@@ -35,7 +36,7 @@ type fifoReader struct {
 
 func (c *container) reader() *fifoReader {
 	c.t.Helper()
-	fd, err := unix.Open(c.options.File, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(c.options.Targets[0].Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -134,7 +135,7 @@ func TestFIFOAtTheEnd(t *testing.T) {
 	c = runFIFO(t, Options{})
 	c.says("last words\n")
 	c.logs.Late()
-	c.logs.k8s.flow.since = 1
+	c.file().flow.since = 1
 	if c.logs.Late() {
 		t.Error("a reader is waited for that has not come in time")
 	}
@@ -157,7 +158,7 @@ func TestCheckLeavesAFIFOAlone(t *testing.T) {
 		ended <- err
 	}()
 	for range 10 {
-		if err := Check(Options{File: path}); err != nil {
+		if err := Check(Options{Targets: toFile(path)}); err != nil {
 			t.Fatal(err)
 		}
 	}

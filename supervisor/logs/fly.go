@@ -45,28 +45,28 @@ func mediumOf(fd int) medium {
 // fly begins to write what the log has not had of the stream, and does not wait for
 // the end of that. It reports false, and has done nothing, if that is to be done in
 // the usual way.
-func (k *k8sFile) fly(s *Stream) bool {
+func (k *file) fly(s *Stream) bool {
 	if k.medium == remote || k.fd < 0 || k.unsettled || k.trouble.cautious || k.l.options.Fault != nil || !s.spool.Goes() {
 		return false
 	}
 	if unix.Fstat(k.fd, &k.stat) != nil || k.stat.Nlink == 0 {
 		return false
 	}
-	dropped := k.l.cursor.Dropped(int(s.source), k8sLog)
-	pos, before := s.pos(k8sLog), k.stat.Size
+	dropped := k.l.cursor.Dropped(int(s.source), k.place)
+	pos, before := s.pos(k.place), k.stat.Size
 	data := s.view(pos, batch)
 	if dropped > 0 || len(data) < flyFrom {
 		return false
 	}
-	k.prefix.at(time.Now(), s.source)
+	k.format.begin(time.Now(), s.source)
 	out := k.out(before)
-	made, used, why := makeRecords(out, data, &k.prefix, false, k.room(before))
+	made, used, why := k.format.records(out, data, false, k.room(before))
 	if made < flyFrom || why == fileFull || why == totalFull {
 		return false
 	}
 	k.begin(s, made, before, pos, pos+int64(used), 0)
 	if !k.line.Launch(unix.SYS_WRITE, uintptr(k.fd), uintptr(unsafe.Pointer(&out[0])), uintptr(made), k.landed) {
-		k.l.cursor.Abort()
+		k.l.cursor.Abort(k.place)
 		return false
 	}
 	k.rotated = false
@@ -74,9 +74,9 @@ func (k *k8sFile) fly(s *Stream) bool {
 }
 
 // land takes note of how the write has ended.
-func (k *k8sFile) land(n int, errno unix.Errno) {
+func (k *file) land(n int, errno unix.Errno) {
 	if errno == 0 && int64(n) == k.intent.Bytes {
-		k.l.cursor.Commit(k8sLog)
+		k.l.cursor.Commit(k.place)
 		k.works()
 		return
 	}
@@ -84,6 +84,6 @@ func (k *k8sFile) land(n int, errno unix.Errno) {
 		k.failed(errno)
 	} // else there is room for a part of it: what is wrong shows when it is written again
 	if !k.line.Do(k.takeBack) {
-		k.hangs()
+		k.leftBehind()
 	}
 }

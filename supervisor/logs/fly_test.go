@@ -43,7 +43,7 @@ func (c *container) saysMuch(text string) (flights int) {
 
 // flies reports whether a write has been begun and not been taken note of.
 func (c *container) flies() bool {
-	i, set := c.logs.cursor.Intent()
+	i, set := c.logs.cursor.Intent(0)
 	return set && i.Bytes >= flyFrom
 }
 
@@ -54,7 +54,7 @@ func TestLargeWritesByASecondThread(t *testing.T) {
 	}
 	defer os.RemoveAll(memory)
 	for name, o := range map[string]Options{
-		"memory": {File: filepath.Join(memory, "log")},
+		"memory": {Targets: toFile(filepath.Join(memory, "log"))},
 		"disk":   {},
 		"full":   {SizeMax: 1 << 20, Rotate: true, MaxFiles: 100},
 	} {
@@ -63,11 +63,11 @@ func TestLargeWritesByASecondThread(t *testing.T) {
 			var heard bytes.Buffer
 			c.out.Sink = func(b []byte) { heard.Write(b) }
 			said := numbered(0, 60_000)
-			if n := c.saysMuch(said); n == 0 && c.logs.k8s.medium != remote {
+			if n := c.saysMuch(said); n == 0 && c.file().medium != remote {
 				t.Error("none was under way")
 			}
 			c.ends()
-			log := content(string(readRotated(t, filepath.Dir(c.logs.k8s.path))))
+			log := content(string(readRotated(t, c.file().path)))
 			if log != said || heard.String() != said || len(c.warnings) > 0 {
 				t.Errorf("%d bytes are in the log, %d were heard, want %d; warnings %q", len(log), heard.Len(), len(said), c.warnings)
 			}
@@ -80,7 +80,7 @@ func TestLargeWritesByASecondThread(t *testing.T) {
 func TestFullDiskInALargeWrite(t *testing.T) {
 	disk := smallDisk(t, 16<<20)
 	log := filepath.Join(disk, "log")
-	c := runMuch(t, Options{File: log})
+	c := runMuch(t, Options{Targets: toFile(log)})
 	c.saysMuch(numbered(0, 60_000))
 	release := fill(t, filepath.Join(disk, "ballast"))
 	c.saysMuch(numbered(60_000, 120_000))
@@ -99,12 +99,12 @@ func TestFullDiskInALargeWrite(t *testing.T) {
 // when it does.
 func TestLargeWriteThatHangs(t *testing.T) {
 	c := runMuch(t, Options{})
-	if c.logs.k8s.medium == remote {
+	if c.file().medium == remote {
 		t.Skip("no large writes by a second thread on this file system")
 	}
 	c.saysMuch(numbered(0, 20_000)) // to the ring
 	said, more := numbered(0, 20_000), numbered(20_000, 40_000)
-	k := c.logs.k8s
+	k := c.file()
 	if !k.line.Land() {
 		t.Fatal("the log is not written")
 	}

@@ -19,8 +19,8 @@ func TestNoGarbage(t *testing.T) {
 		"k8s-file": {},
 		"much":     {}, // by the spool's ring
 		"full":     {SizeMax: 1 << 30, GlobalSizeMax: 1 << 40},
-		"none":     {File: nowhere},
-		"journald": {Journal: true, ID: testID, JournalSocket: journal.path},
+		"none":     {Targets: nowhere},
+		"journald": {Targets: toJournal, ID: testID, JournalSocket: journal.path},
 		"memory":   {Dir: -1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -65,7 +65,7 @@ func TestQuietContainerGivesMemoryBack(t *testing.T) {
 	c := run(t, Options{})
 	c.says(numbered(0, 50000))
 	ring := filepath.Join(c.dir, spoolName(Stdout)+".ring")
-	if _, err := os.Stat(ring); err != nil || resident(t, c.logs.buffers.mem) == 0 {
+	if _, err := os.Stat(ring); err != nil || resident(t, c.logs.in.mem) == 0 || resident(t, c.file().out.mem) == 0 {
 		t.Fatal("nothing was in use: ", err)
 	}
 	due := c.logs.Due()
@@ -74,7 +74,7 @@ func TestQuietContainerGivesMemoryBack(t *testing.T) {
 	}
 	c.logs.quiet, c.logs.moved = loop.Now(), idleSize-1 // a second has passed
 	c.logs.Tick()
-	if n := resident(t, c.logs.buffers.mem); n > 0 {
+	if n := resident(t, c.logs.in.mem) + resident(t, c.file().out.mem); n > 0 {
 		t.Errorf("%d pages of the buffers are in use", n)
 	}
 	if _, err := os.Stat(ring); !os.IsNotExist(err) || c.out.spool.InRing() {
@@ -152,14 +152,14 @@ func TestFinishedContainerHasNoRing(t *testing.T) {
 
 // A quiet container without a log driver has no buffers either.
 func TestQuietContainerWithoutLog(t *testing.T) {
-	c := run(t, Options{File: nowhere})
+	c := run(t, Options{Targets: nowhere})
 	c.says(numbered(0, 50000))
-	if resident(t, c.logs.buffers.mem) == 0 || c.logs.quiet == 0 {
+	if resident(t, c.logs.in.mem) == 0 || c.logs.quiet == 0 {
 		t.Fatal("nothing was in use, or nobody looks for it")
 	}
 	c.logs.quiet, c.logs.moved = 1, 0
 	c.logs.Tick()
-	if n := resident(t, c.logs.buffers.mem); n > 0 {
+	if n := resident(t, c.logs.in.mem); n > 0 {
 		t.Errorf("%d pages of the buffers are in use", n)
 	}
 	c.ends()

@@ -16,6 +16,37 @@ import (
 // https://systemd.io/JOURNAL_NATIVE_PROTOCOL).
 const JournalSocket = "/run/systemd/journal/socket"
 
+// journaldDriver writes to the journal of systemd.
+var journaldDriver = driver{
+	names: []string{"journald"},
+	tags:  true,
+	check: func(o *Options) (problem string) {
+		// The journal's entries have the first 12 characters of the ID as well.
+		if len(o.ID) <= 12 {
+			return "Container ID must be longer than 12 characters"
+		}
+		if problem := checkLabels(o); problem != "" {
+			return problem
+		}
+		for _, label := range o.Labels {
+			if !isFieldName(label[:strings.IndexByte(label, '=')]) {
+				return "Container label names must contain only uppercase letters, numbers and underscore (in '" + label + "')"
+			}
+		}
+		return ""
+	},
+	make: newJournald,
+}
+
+func isFieldName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; c != '_' && (c < 'A' || c > 'Z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
+
 // journald sends output to the journal, one message for each line.
 //
 // It speaks the native protocol by itself. github.com/coreos/go-systemd's
@@ -23,7 +54,9 @@ const JournalSocket = "/run/systemd/journal/socket"
 // that is there for each container more memory than all of this package; its
 // Send waits for a slow journald, and makes garbage of every line.
 type journald struct {
+	noFile
 	l      *Logs
+	place  int
 	path   string
 	fd     int    // -1: not connected
 	fields []byte // that are the same in all messages
@@ -38,13 +71,11 @@ type journald struct {
 	flow    congestion
 }
 
-func newJournald(l *Logs) *journald {
-	return &journald{l: l, fd: -1, flow: congestion{l: l, waiting: -1}}
-}
-
-// prepare makes the constant fields. Nothing is connected before there is something
-// to say: a journald may come later, and a container that says nothing needs none.
-func (j *journald) prepare(o *Options) {
+// newJournald connects to nothing before there is something to say: a journald may
+// come later, and a container that says nothing needs none.
+func newJournald(l *Logs, place int, _ string) log {
+	j := &journald{l: l, place: place, fd: -1, flow: congestion{l: l, waiting: -1}}
+	o := &l.options
 	short := o.ID[:min(12, len(o.ID))]
 	identifier := short
 	if o.Name != "" {
@@ -70,6 +101,7 @@ func (j *journald) prepare(o *Options) {
 	if j.path == "" {
 		j.path = JournalSocket
 	}
+	return j
 }
 
 // appendField puts a field as the protocol has it: a value with a newline in it
@@ -111,20 +143,19 @@ func (j *journald) close() {
 	}
 }
 
-// advance sends what the journal has not had of the stream. The beginning of a
-// line is kept until its end comes, or until it is as long as conmon's buffer, or
-// finish says that no end will come.
-func (j *journald) advance(s *Stream, finish bool) {
+// The beginning of a line is kept until its end comes, or until it is as long as
+// conmon's buffer, or finish says that no end will come.
+func (j *journald) advance(s *Stream, _, finish bool) {
 	stream := int(s.source)
 	c := j.l.cursor
 	for j.trouble.err == nil && !j.flow.isWaiting() {
-		pos, size := s.pos(journalLog), s.spool.Size()
-		if dropped := c.Dropped(stream, journalLog); dropped > 0 {
+		pos, size := s.pos(j.place), s.spool.Size()
+		if dropped := c.Dropped(stream, j.place); dropped > 0 {
 			text := "[gracerun: " + strconv.FormatInt(dropped, 10) + " bytes of output are missing here: the journal could not be written]"
 			if !j.send([]byte(text), priorityWarning, false) {
 				return
 			}
-			c.SetDropped(stream, journalLog, 0)
+			c.SetDropped(stream, j.place, 0)
 		}
 		data := s.view(pos, batch)
 		if len(data) == 0 {
@@ -139,13 +170,13 @@ func (j *journald) advance(s *Stream, finish bool) {
 				}
 				break // look at it again with what follows
 			}
-			inside := c.Inside(stream, journalLog)
+			inside := c.Inside(stream, j.place)
 			priority, text := priorityOf(s.source, data[:n], inside)
 			if !j.send(text, priority, partial && !j.l.options.NoPartialMessage) {
 				return
 			}
 			pos += int64(n)
-			c.SetPos(stream, journalLog, pos, partial)
+			c.SetPos(stream, j.place, pos, partial)
 			data = data[n:]
 		}
 	}
@@ -276,10 +307,16 @@ func (j *journald) sendFile(parts []unix.Iovec) error {
 	return unix.Sendmsg(j.fd, nil, unix.UnixRights(fd), nil, unix.MSG_NOSIGNAL)
 }
 
-// comes reports whether a journald that has not taken all is to be waited for: it
-// is alive and slow, or it has gone and may be on its way back.
-func (j *journald) comes() bool {
-	return j.flow.isSlow() || j.down != 0 && loop.Now() < j.down.After(restartPatience)
+func (j *journald) isSlow() bool { return j.flow.isSlow() }
+
+// A journald is waited for that is alive and slow, or has gone and may be on its way
+// back.
+func (j *journald) isLate(left bool) bool {
+	if !left || !j.flow.isSlow() && (j.down == 0 || loop.Now() >= j.down.After(restartPatience)) {
+		return false
+	}
+	j.hurry()
+	return true
 }
 
 // hurry has a journald that has gone be looked for at short intervals, since
@@ -305,5 +342,9 @@ func (j *journald) failed(err error) {
 	j.l.wake(j.trouble.retry)
 }
 
-// tryAgain is called when it is time to.
-func (j *journald) tryAgain() { j.trouble.err = nil }
+func (j *journald) retry(now lifecycle.Instant) (tried bool) {
+	if tried = j.trouble.isDue(j.l, now); tried {
+		j.trouble.err = nil
+	}
+	return tried
+}

@@ -126,7 +126,7 @@ func parseDatagram(t *testing.T, b []byte) (fields [][2]string) {
 func runJournal(t *testing.T, o Options) (*container, *journal) {
 	t.Helper()
 	j := startJournal(t, filepath.Join(t.TempDir(), "socket"))
-	o.Journal, o.JournalSocket = true, j.path
+	o.Targets, o.JournalSocket = append(o.Targets, toJournal...), j.path
 	if o.ID == "" {
 		o.ID = testID
 	}
@@ -312,7 +312,7 @@ func TestJournalThatIsSlow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.logs.journal.flow.since -= lifecycle.Instant(patience)
+	c.journal().flow.since -= lifecycle.Instant(patience)
 	for range 10000 {
 		if _, err := unix.Write(c.pipe, []byte(strings.Repeat(line, 100))); err != nil {
 			t.Fatal(err)
@@ -334,14 +334,14 @@ func TestSlowJournaldAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := startJournal(t, t.TempDir()+"/socket")
-	c := run(t, Options{Loop: lp, Journal: true, ID: testID, JournalSocket: j.path})
+	c := run(t, Options{Loop: lp, Targets: toJournal, ID: testID, JournalSocket: j.path})
 	said := numbered(0, 3000) + "no end"
 	c.says(said)
 	unix.Close(c.pipe)
 	var got []string
 	for c.logs.Late() {
 		got = append(got, j.all()...)
-		c.logs.journal.flow.writable(0) // as the loop tells it
+		c.journal().flow.writable(0) // as the loop tells it
 	}
 	c.logs.Finish()
 	c.logs.Close()
@@ -360,12 +360,12 @@ func TestStuckJournaldAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := startJournal(t, t.TempDir()+"/socket")
-	c := run(t, Options{Loop: lp, Journal: true, ID: testID, JournalSocket: j.path})
+	c := run(t, Options{Loop: lp, Targets: toJournal, ID: testID, JournalSocket: j.path})
 	c.says(numbered(0, 3000))
 	if !c.logs.Late() {
 		t.Error("it is not waited for")
 	}
-	c.logs.journal.flow.since = 1 // patience is over
+	c.journal().flow.since = 1 // patience is over
 	if c.logs.Late() {
 		t.Error("it is waited for although it has not moved")
 	}
@@ -386,8 +386,8 @@ func TestJournaldIsRestartedAtTheEnd(t *testing.T) {
 	j.stop()
 	said := numbered(0, 200)
 	c.says(said)
-	c.logs.journal.trouble.pause = lastPause
-	c.logs.journal.failed(unix.ECONNREFUSED)
+	c.journal().trouble.pause = lastPause
+	c.journal().failed(unix.ECONNREFUSED)
 	unix.Close(c.pipe)
 	if !c.logs.Late() {
 		t.Fatal("it is not waited for")
@@ -416,13 +416,13 @@ func TestNoJournaldAtTheEnd(t *testing.T) {
 	c.says("before\n")
 	j.stop()
 	c.says("after\n")
-	c.logs.journal.down = 1
+	c.journal().down = 1
 	if c.logs.Late() {
 		t.Error("it is waited for although it has not come back")
 	}
 	c.ends()
 
-	c = run(t, Options{Journal: true, ID: testID, JournalSocket: t.TempDir() + "/none"})
+	c = run(t, Options{Targets: toJournal, ID: testID, JournalSocket: t.TempDir() + "/none"})
 	if len(c.warnings) != 0 {
 		t.Errorf("warnings are %q before anything was said", c.warnings)
 	}

@@ -1,10 +1,11 @@
 // Package logs takes what a container writes and puts it where its log drivers
-// say: a k8s-file, the journal of systemd, attached clients.
+// say, and to attached clients. A driver is a file of its own, behind the interface
+// log of driver.go, which has the table of all of them.
 //
 // A supervisor opens the logs of its container once, and gives each pipe (or
 // pty) of the container to them:
 //
-//	l, err := logs.Open(logs.Options{File: path, Dir: stateDir, Loop: loop, ...})
+//	l, err := logs.Open(logs.Options{Targets: targets, Dir: stateDir, Loop: loop, ...})
 //	out := l.Stream(logs.Stdout, pipe, false)
 //	out.Sink = attached.Send            // optional
 //	out.Watch(func() { ... })           // told when the container has closed it
@@ -38,6 +39,8 @@
 package logs
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"gracerun.io/supervisor/lifecycle"
@@ -83,9 +86,7 @@ const (
 
 // Options says where output goes. The zero value of a limit means no limit.
 type Options struct {
-	File        string // the path of a log in the format of the Container Runtime Interface; "": none
-	Journal     bool   // to the journal of systemd
-	Passthrough bool   // nothing is read here: the container has the caller's own stdout and stderr
+	Targets []Target // the logs
 
 	SizeMax       int64    // --log-size-max, bytes; not positive: no limit
 	GlobalSizeMax int64    // --log-global-size-max, bytes; not positive: no limit
@@ -130,21 +131,15 @@ type Options struct {
 // containers does not fill /run, and large enough for a restart of journald.
 const DefaultSpoolMax = 8 << 20
 
-// The logs' places in the cursor.
-const (
-	k8sLog = iota
-	journalLog
-)
-
 // Logs are the logs of one container, and what is on its way to them.
 type Logs struct {
-	options Options
-	k8s     *k8sFile
-	journal *journald
+	options     Options
+	logs        []placed
+	passthrough bool
 
 	cursor  *spool.Cursor
 	streams [sources]*Stream
-	buffers buffers
+	in      input
 
 	due   lifecycle.Instant
 	timer loop.Timer
@@ -170,35 +165,35 @@ func Open(options Options) (*Logs, error) {
 	if l.options.Warn == nil {
 		l.options.Warn = func(string) {}
 	}
-	if options.File != "" {
-		l.k8s = newK8sFile(l, options.File)
-	}
-	if options.Journal {
-		l.journal = newJournald(l)
-	}
-	successor := l.openCursor()
-	if l.k8s != nil && !successor {
-		if err := l.k8s.open(); err != nil {
-			return nil, words("Failed to open log file", err)
-		}
-	}
-	if l.journal != nil {
-		l.journal.prepare(&options)
-	}
-	if successor {
+	l.makeLogs()
+	if l.openCursor() {
 		l.resume()
+		return l, nil
+	}
+	for _, log := range l.logs {
+		if err := log.open(); err != nil {
+			l.Close()
+			return nil, err
+		}
 	}
 	return l, nil
 }
 
-// Check finds what Open would find wrong, and makes the log file. A FIFO it does not
+// Check finds what Open would find wrong, and makes the log files. A FIFO it does not
 // open: its reader would see the end of the log.
 func Check(options Options) error {
-	if options.File != "" && isFIFO(options.File) {
-		if err := unix.Access(options.File, unix.R_OK|unix.W_OK); err != nil {
-			return words("Failed to open log file", err)
+	var fifo error
+	options.Targets = slices.DeleteFunc(slices.Clone(options.Targets), func(t Target) bool {
+		if t.Path == "" || !isFIFO(t.Path) {
+			return false
 		}
-		return nil
+		if err := unix.Access(t.Path, unix.R_OK|unix.W_OK); err != nil {
+			fifo = words("Failed to open log file", err)
+		}
+		return true
+	})
+	if fifo != nil {
+		return fifo
 	}
 	options.Dir = -1
 	l, err := Open(options)
@@ -211,12 +206,12 @@ func Check(options Options) error {
 // Passthrough reports whether the container is to write to the caller's own
 // stdout and stderr. There are no streams to read then, whatever other drivers
 // were asked for, and no attach socket.
-func (l *Logs) Passthrough() bool { return l.options.Passthrough }
+func (l *Logs) Passthrough() bool { return l.passthrough }
 
 // openCursor opens the cursor of the state directory, and reports whether a
 // predecessor has left one there. Without one it goes on in memory.
 func (l *Logs) openCursor() (successor bool) {
-	if l.options.Dir >= 0 && !l.options.Passthrough {
+	if l.options.Dir >= 0 && !l.passthrough {
 		successor = spool.Exists(l.options.Dir, spool.CursorName)
 		cursor, err := spool.OpenCursor(l.options.Dir)
 		if err == nil {
@@ -239,11 +234,9 @@ func (l *Logs) resume() {
 			l.stream(source)
 		}
 	}
-	if l.k8s != nil {
-		l.k8s.unsettled = true
-		l.k8s.tryAgain()
-	} else {
-		l.cursor.Abort()
+	l.abortUnused()
+	for _, log := range l.logs {
+		log.resume()
 	}
 	for _, s := range l.streams {
 		if s != nil {
@@ -267,8 +260,13 @@ func (l *Logs) fit() {
 // Kept reports whether nothing of the output is in this process alone: another
 // one with the same state directory can go on with it at any time.
 func (l *Logs) Kept() bool {
-	if l.options.Dir < 0 || l.options.Passthrough || l.k8s != nil && l.k8s.flow.isWaiting() {
+	if l.options.Dir < 0 || l.passthrough {
 		return false
+	}
+	for _, log := range l.logs {
+		if !log.isKept() {
+			return false
+		}
 	}
 	for _, s := range l.streams {
 		if s != nil && (s.volatile || s.throwing || s.held) {
@@ -289,26 +287,25 @@ func (l *Logs) Carried() (bytes int64) {
 	return bytes
 }
 
-// Keep opens a log that is a FIFO once more, for writing; -1 if none is. Whoever
+// Keep opens a log that is a FIFO once more, for writing, the first one if there are
+// several; -1 if none is. Whoever
 // has it open when this process ends keeps its reader from taking that for the end,
 // and its content, until a successor has opened it.
 func (l *Logs) Keep() int {
-	if l.k8s == nil || l.k8s.fd < 0 || l.k8s.regular {
-		return -1
+	for _, log := range l.logs {
+		if fd := log.keep(); fd >= 0 {
+			return fd
+		}
 	}
-	fd, err := l.k8s.openWriter()
-	if err != nil {
-		return -1
-	}
-	return fd
+	return -1
 }
 
 // Reopen is what conmon does when its ctl FIFO tells it to reopen its logs: the
 // log file gives way to a new one. One that somebody has moved away is left
 // where it is; else it is rotated (Rotate), or written on.
 func (l *Logs) Reopen() {
-	if l.k8s != nil {
-		l.k8s.reopen()
+	for _, log := range l.logs {
+		log.reopen()
 	}
 }
 
@@ -325,33 +322,31 @@ func (l *Logs) Late() bool {
 		}
 		s.Drain()
 		s.distribute(true, true)
-		for log := range left {
-			left[log] = left[log] || s.pos(log) < s.spool.Size()
+		for place := range left {
+			left[place] = left[place] || s.pos(place) < s.spool.Size()
 		}
 	}
 	late := false
-	if l.journal != nil && left[journalLog] && l.journal.comes() {
-		l.journal.hurry()
-		late = true
+	for _, log := range l.logs {
+		late = log.isLate(left[log.place]) || late
 	}
-	if l.k8s != nil && !l.k8s.line.Busy() && (left[k8sLog] || l.k8s.unread()) && l.k8s.flow.isSlow() {
-		late = true
-	}
-	return late || l.isSlow()
-}
-
-// isSlow reports whether a file has kept the exit waiting for a short while only.
-func (l *Logs) isSlow() bool {
-	return l.k8s != nil && l.k8s.line.Busy() && loop.Now() < l.k8s.line.Since().After(exitPatience)
+	return late || !l.Synced()
 }
 
 // exitPatience is how long the exit waits for one write to a file, or for its content
 // to be on its disk.
 const exitPatience = 2 * lifecycle.Second
 
-// Synced reports whether the content of the log file is on its disk, as Sync wants
+// Synced reports whether the content of all log files is on its disk, as Sync wants
 // it, or nobody is to wait for that.
-func (l *Logs) Synced() bool { return !l.isSlow() }
+func (l *Logs) Synced() bool {
+	for _, log := range l.logs {
+		if since := log.hangs(); since != 0 && loop.Now() < since.After(exitPatience) {
+			return false
+		}
+	}
+	return true
+}
 
 // Finish writes what is there of lines that have no end yet, since none will come.
 // The container has ended; nothing may be read from its streams afterwards. What a
@@ -373,7 +368,9 @@ func (l *Logs) Finish() {
 
 // Hangs reports whether a call for a log file has not come back yet: then something
 // is to be waited for even if nothing is owed.
-func (l *Logs) Hangs() bool { return l.k8s != nil && l.k8s.line.Busy() }
+func (l *Logs) Hangs() bool {
+	return slices.ContainsFunc(l.logs, func(log placed) bool { return log.hangs() != 0 })
+}
 
 // Owed is how many bytes of output a log has not had yet.
 func (l *Logs) Owed() (bytes int64) {
@@ -391,9 +388,9 @@ func (l *Logs) Forgo() {
 		if s == nil {
 			continue
 		}
-		for log, used := range [spool.Logs]bool{k8sLog: l.k8s != nil, journalLog: l.journal != nil} {
-			if left := s.spool.Size() - s.pos(log); used && left > 0 {
-				l.cursor.Lose(int(s.source), log, left)
+		for _, log := range l.logs {
+			if left := s.spool.Size() - s.pos(log.place); left > 0 {
+				l.cursor.Lose(int(s.source), log.place, left)
 			}
 		}
 	}
@@ -401,8 +398,8 @@ func (l *Logs) Forgo() {
 
 // Sync has the log file written to its disk.
 func (l *Logs) Sync() {
-	if l.k8s != nil {
-		l.k8s.sync()
+	for _, log := range l.logs {
+		log.sync()
 	}
 }
 
@@ -412,14 +409,8 @@ func (l *Logs) Close() {
 	if l.options.Loop != nil {
 		l.options.Loop.Arm(&l.timer, lifecycle.Never)
 	}
-	hangs := l.k8s != nil && l.k8s.isBusy()
-	if hangs {
-		l.k8s.line.Abandon()
-	} else if l.k8s != nil {
-		l.k8s.close()
-	}
-	if l.journal != nil {
-		l.journal.close()
+	for _, log := range l.logs {
+		log.close()
 	}
 	for _, s := range l.streams {
 		if s != nil {
@@ -427,7 +418,5 @@ func (l *Logs) Close() {
 		}
 	}
 	l.cursor.Close()
-	if !hangs {
-		l.buffers.free()
-	}
+	l.in.free()
 }

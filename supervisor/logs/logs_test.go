@@ -22,18 +22,17 @@ type container struct {
 	options  Options
 }
 
-// nowhere is for the File of those who want no log at all.
-const nowhere = "none"
+// Targets: no log at all, a file of the default driver, the journal.
+var nowhere, toJournal = []Target{{Driver: "none"}}, []Target{{Driver: "journald"}}
+
+func toFile(path string) []Target { return []Target{{"k8s-file", path}} }
 
 // run opens logs with the options on a state directory of its own.
 func run(t *testing.T, o Options) *container {
 	t.Helper()
 	c := &container{t: t, dir: t.TempDir()}
-	switch {
-	case o.File == nowhere:
-		o.File = ""
-	case o.File == "" && !o.Journal:
-		o.File = c.log()
+	if o.Targets == nil {
+		o.Targets = toFile(c.log())
 	}
 	if o.Dir == 0 {
 		o.Dir = openDir(t, c.dir)
@@ -53,6 +52,10 @@ func (c *container) open() {
 	read, write := pipe(c.t)
 	c.logs, c.out, c.pipe = l, l.Stream(Stdout, read, false), write
 }
+
+func (c *container) file() *file { return c.logs.logs[0].log.(*file) }
+
+func (c *container) journal() *journald { return c.logs.logs[0].log.(*journald) }
 
 func (c *container) log() string { return filepath.Join(c.dir, "log") }
 

@@ -11,10 +11,10 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 		options Options
 		want    string
 	}{
-		"no directory":        {Options{File: dir + "/none/log"}, "Failed to open log file No such file or directory"},
-		"a directory":         {Options{File: dir}, "Failed to open log file Is a directory"},
-		"not in allowlist":    {Options{File: dir + "/new", AllowDirs: []string{"/usr", "/var/lo"}}, "Failed to open log file Parent directory not in allowlist"},
-		"beside an allowlist": {Options{File: dir + "/new", AllowDirs: []string{dir[:len(dir)-1]}}, "Failed to open log file Parent directory not in allowlist"},
+		"no directory":        {Options{Targets: toFile(dir + "/none/log")}, "Failed to open log file No such file or directory"},
+		"a directory":         {Options{Targets: toFile(dir)}, "Failed to open log file Is a directory"},
+		"not in allowlist":    {Options{Targets: toFile(dir + "/new"), AllowDirs: []string{"/usr", "/var/lo"}}, "Failed to open log file Parent directory not in allowlist"},
+		"beside an allowlist": {Options{Targets: toFile(dir + "/new"), AllowDirs: []string{dir[:len(dir)-1]}}, "Failed to open log file Parent directory not in allowlist"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.options.Dir = -1
@@ -28,7 +28,7 @@ func TestFilesThatCannotBeOpened(t *testing.T) {
 		})
 	}
 	t.Run("allowed", func(t *testing.T) {
-		l, err := Open(Options{File: dir + "/new", AllowDirs: []string{"", "/none", dir + "/."}, Dir: -1})
+		l, err := Open(Options{Targets: toFile(dir + "/new"), AllowDirs: []string{"", "/none", dir + "/."}, Dir: -1})
 		if err != nil {
 			t.Fatal(err)
 		}

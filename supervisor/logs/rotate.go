@@ -21,19 +21,19 @@ var (
 // replaceFull gives a file that has reached --log-size-max a successor. If that
 // fails the file grows on for a while: output is not lost for a directory that
 // cannot be written.
-func (k *k8sFile) replaceFull() {
+func (k *file) replaceFull() {
 	if err := k.replace(); err != nil {
 		k.l.options.Warn("Failed to replace full log file " + k.path + ": " + explain(err) + ": it grows beyond its limit")
 		k.oversize = loop.Now().After(lastPause)
 	}
 }
 
-func (k *k8sFile) isOversize() bool { return k.oversize != 0 && loop.Now() < k.oversize }
+func (k *file) isOversize() bool { return k.oversize != 0 && loop.Now() < k.oversize }
 
 // reopen is the reopen of the ctl FIFO. What is in a file that nobody has moved
 // away stays in it (conmon drops it, but for --log-rotate): a successor that finds
 // the log moved has begun a new one before the reopen comes that was to begin it.
-func (k *k8sFile) reopen() {
+func (k *file) reopen() {
 	if k.isBusy() {
 		k.reopens = true
 		return
@@ -51,12 +51,12 @@ func (k *k8sFile) reopen() {
 		}
 	})
 	if !ended {
-		k.hangs()
+		k.leftBehind()
 	}
 }
 
 // replace goes on with a new, empty file under the path.
-func (k *k8sFile) replace() error {
+func (k *file) replace() error {
 	if k.fd >= 0 && !k.regular {
 		return nil
 	}
@@ -65,7 +65,7 @@ func (k *k8sFile) replace() error {
 	case !k.inPlace():
 		// Somebody has moved it away, as the kubelet does. (conmon with
 		// --log-rotate goes on writing to the one that was moved.)
-		err = k.open()
+		err = k.reach()
 	case k.l.options.Rotate:
 		err = k.rotate()
 	default:
@@ -76,7 +76,7 @@ func (k *k8sFile) replace() error {
 }
 
 // inPlace reports whether the path names the file that is written.
-func (k *k8sFile) inPlace() bool {
+func (k *file) inPlace() bool {
 	if k.fd < 0 {
 		return false
 	}
@@ -88,7 +88,7 @@ func (k *k8sFile) inPlace() bool {
 // announce has whoever watches the log's directory for the reopened log see it, as
 // CRI-O does until it answers the kubelet: to allocate beyond the end of a file
 // counts as a change of it.
-func (k *k8sFile) announce() {
+func (k *file) announce() {
 	const block = 4096
 	if k.regular && unix.Fstat(k.fd, &k.stat) == nil {
 		_ = unix.Fallocate(k.fd, unix.FALLOC_FL_KEEP_SIZE, k.stat.Size, block)
@@ -97,7 +97,7 @@ func (k *k8sFile) announce() {
 
 // drop puts an empty file in the place of the log, as conmon does without
 // --log-rotate: its content is gone, but for whoever has it open.
-func (k *k8sFile) drop() error {
+func (k *file) drop() error {
 	fd := -1
 	var err error
 	k.line.Call(func() {
@@ -120,7 +120,7 @@ func (k *k8sFile) drop() error {
 // Killed in between, a successor finds each file under one name or the next. The
 // shift goes only up to the first number that is free, so that done again it
 // does not push one more file out.
-func (k *k8sFile) rotate() error {
+func (k *file) rotate() error {
 	fd := -1
 	var err error
 	k.line.Call(func() { fd, err = k.shiftFiles() })
@@ -131,7 +131,7 @@ func (k *k8sFile) rotate() error {
 }
 
 // shiftFiles gives the new file.
-func (k *k8sFile) shiftFiles() (int, error) {
+func (k *file) shiftFiles() (int, error) {
 	dir, base, err := k.openParent()
 	if err != nil {
 		return -1, err
@@ -170,7 +170,7 @@ func (k *k8sFile) shiftFiles() (int, error) {
 }
 
 // shift makes room for PATH.1. The oldest beyond --log-max-files is overwritten.
-func (k *k8sFile) shift(dir int, base string) {
+func (k *file) shift(dir int, base string) {
 	name := func(n int) string { return base + "." + strconv.Itoa(n) }
 	free := 1
 	for free < k.l.options.MaxFiles && unix.Fstatat(dir, name(free), &k.stat, unix.AT_SYMLINK_NOFOLLOW) == nil {
@@ -185,7 +185,7 @@ func (k *k8sFile) shift(dir int, base string) {
 
 // openParent opens the directory of the log, under conmon's rules for paths that
 // are rotated.
-func (k *k8sFile) openParent() (dir int, base string, err error) {
+func (k *file) openParent() (dir int, base string, err error) {
 	if len(k.path) >= unix.PathMax || strings.Contains(k.path, "../") || strings.Contains(k.path, "/..") {
 		return -1, "", errPath
 	}
@@ -208,7 +208,7 @@ func split(path string) (dir, base string) {
 // mayCreate holds a log that does not exist yet against --log-allowlist-dir. The
 // manual of conmon says that logs can be created only there; its code looks only
 // when it rotates a log that somebody has moved away.
-func (k *k8sFile) mayCreate() error {
+func (k *file) mayCreate() error {
 	if len(k.l.options.AllowDirs) == 0 || unix.Fstatat(unix.AT_FDCWD, k.path, &k.stat, 0) == nil {
 		return nil
 	}

@@ -60,7 +60,7 @@ func TestSizeMaxOfAnOldLog(t *testing.T) {
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	os.WriteFile(log, []byte(strings.Repeat("x", 99)+"\n"), 0o640)
-	c := run(t, Options{File: log, SizeMax: 120, Rotate: true, MaxFiles: 1})
+	c := run(t, Options{Targets: toFile(log), SizeMax: 120, Rotate: true, MaxFiles: 1})
 	c.says("new\n")
 	c.ends()
 	if got := c.read(log); got != "T stdout F new\n" {
@@ -94,7 +94,7 @@ func TestReopen(t *testing.T) {
 		"moved":          {Options{}, true, map[string]string{"log": "T stdout F new\n", "log.moved": "T stdout F old\n"}},
 		"rotate":         {Options{Rotate: true, MaxFiles: 1}, false, map[string]string{"log": "T stdout F new\n", "log.1": "T stdout F old\n"}},
 		"rotate, moved":  {Options{Rotate: true, MaxFiles: 1}, true, map[string]string{"log": "T stdout F new\n", "log.moved": "T stdout F old\n"}},
-		"journald alone": {Options{File: nowhere}, false, map[string]string{}},
+		"journald alone": {Options{Targets: nowhere}, false, map[string]string{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := run(t, test.options)
@@ -172,7 +172,7 @@ func TestRotationThatFails(t *testing.T) {
 	real, link := filepath.Join(dir, "real"), filepath.Join(dir, "log")
 	os.WriteFile(real, nil, 0o640)
 	os.Symlink(real, link)
-	c := run(t, Options{File: link, SizeMax: 60, Rotate: true, MaxFiles: 1})
+	c := run(t, Options{Targets: toFile(link), SizeMax: 60, Rotate: true, MaxFiles: 1})
 	c.says("one\ntwo\nthree\n")
 	c.says("four\n")
 	c.ends()

@@ -116,7 +116,7 @@ func BenchmarkK8sFile(b *testing.B) {
 		b.Run(shape.name, func(b *testing.B) {
 			dir := tmpfs(b)
 			lp := must(loop.New())
-			l, err := Open(Options{Loop: lp, File: filepath.Join(dir, "log"), Dir: int(must(os.Open(dir)).Fd()), SizeMax: 512 << 20})
+			l, err := Open(Options{Loop: lp, Targets: toFile(filepath.Join(dir, "log")), Dir: int(must(os.Open(dir)).Fd()), SizeMax: 512 << 20})
 			if err != nil {
 				b.Fatal(err)
 			}

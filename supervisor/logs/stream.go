@@ -102,7 +102,7 @@ func (s *Stream) Readable() Result {
 	if s.mustWait() {
 		return Held
 	}
-	if s.l.k8s == nil && s.l.journal == nil && s.Sink == nil && !s.terminal && s.spool.Size() == 0 {
+	if len(s.l.logs) == 0 && s.Sink == nil && !s.terminal && s.spool.Size() == 0 {
 		result := s.discard()
 		s.l.touched(s, s.took)
 		return result
@@ -217,7 +217,7 @@ func (s *Stream) backToState() {
 }
 
 func (s *Stream) fillOnce() (n int, more bool, err error) {
-	s.l.buffers.forget()
+	s.l.in.forget()
 	if s.terminal && !s.volatile {
 		n, err = s.spool.FillTerminal(s.fd, batch)
 		return n, n == batch, err
@@ -229,7 +229,7 @@ func (s *Stream) fillOnce() (n int, more bool, err error) {
 		}
 		s.unspliced = true
 	}
-	in := s.l.buffers.in()
+	in := s.l.in.all()
 	if n, err = s.read(in); err != nil || n == 0 {
 		return 0, false, err
 	}
@@ -260,7 +260,7 @@ func (s *Stream) read(b []byte) (got int, err error) {
 // throwAway reads and forgets, for when there is no memory for a spool: the
 // container goes on, and the logs will say what they miss.
 func (s *Stream) throwAway(reason error) (int, Result) {
-	n, err := s.read(s.l.buffers.in())
+	n, err := s.read(s.l.in.all())
 	if err == unix.EAGAIN {
 		return 0, Again
 	}
@@ -277,17 +277,14 @@ func (s *Stream) throwAway(reason error) (int, Result) {
 
 // lose takes note of output that no log will have.
 func (s *Stream) lose(n int) {
-	if s.l.k8s != nil {
-		s.l.cursor.Lose(int(s.source), k8sLog, int64(n))
-	}
-	if s.l.journal != nil {
-		s.l.cursor.Lose(int(s.source), journalLog, int64(n))
+	for _, log := range s.l.logs {
+		s.l.cursor.Lose(int(s.source), log.place, int64(n))
 	}
 }
 
 // discard empties the pipe for nobody.
 func (s *Stream) discard() Result {
-	n, err := s.read(s.l.buffers.in())
+	n, err := s.read(s.l.in.all())
 	s.took = n
 	switch {
 	case err == unix.EAGAIN:
@@ -313,12 +310,8 @@ func (s *Stream) grow() bool {
 // distribute gives logs and Sink what they have not had yet. flush says that no
 // more is there at present, finish that none will ever come.
 func (s *Stream) distribute(flush, finish bool) {
-	l := s.l
-	if l.k8s != nil {
-		l.k8s.advance(s, flush)
-	}
-	if l.journal != nil {
-		l.journal.advance(s, finish)
+	for _, log := range s.l.logs {
+		log.advance(s, flush, finish)
 	}
 	if size := s.spool.Size(); s.Sink != nil {
 		for s.seen < size {
@@ -339,23 +332,20 @@ func (s *Stream) distribute(flush, finish bool) {
 // view gives the bytes of the spool at the offset, at most max. They are valid
 // until the next call.
 func (s *Stream) view(at int64, max int) []byte {
-	return s.l.buffers.read(s, at, max)
+	return s.l.in.read(s, at, max)
 }
 
-// behind is how far the slowest log is behind the end of the spool.
+// left is how far the slowest log is behind the end of the spool.
 func (s *Stream) left() int64 {
 	size := s.spool.Size()
 	least := size
-	if s.l.k8s != nil {
-		least = min(least, s.pos(k8sLog))
-	}
-	if s.l.journal != nil {
-		least = min(least, s.pos(journalLog))
+	for _, log := range s.l.logs {
+		least = min(least, s.pos(log.place))
 	}
 	return size - least
 }
 
-func (s *Stream) pos(log int) int64 { return s.l.cursor.Pos(int(s.source), log) }
+func (s *Stream) pos(place int) int64 { return s.l.cursor.Pos(int(s.source), place) }
 
 // bound drops what is more than is to be kept for a log that cannot be written.
 func (s *Stream) bound() {
@@ -366,32 +356,27 @@ func (s *Stream) bound() {
 
 // dropOldest leaves the newest bytes to the logs that have not had more.
 func (s *Stream) dropOldest(keep int64) {
-	if s.l.k8s != nil {
-		s.dropFor(k8sLog, keep)
-	}
-	if s.l.journal != nil {
-		s.dropFor(journalLog, keep)
+	for _, log := range s.l.logs {
+		s.dropFor(log.place, keep)
 	}
 }
 
-func (s *Stream) dropFor(log int, keep int64) {
-	from, to := s.pos(log), s.spool.Size()-keep
+func (s *Stream) dropFor(place int, keep int64) {
+	from, to := s.pos(place), s.spool.Size()-keep
 	if to <= from {
 		return
 	}
 	c := s.l.cursor
-	if log == k8sLog {
-		to = max(to, c.Detach(int(s.source)))
-	}
+	to = max(to, c.Detach(int(s.source), place))
 	to += wholeLine(s.view(to, maxRecord))
-	c.Lose(int(s.source), log, to-from)
-	c.SetPos(int(s.source), log, to, false)
+	c.Lose(int(s.source), place, to-from)
+	c.SetPos(int(s.source), place, to, false)
 }
 
 // trim gives the memory of the spool back.
 func (s *Stream) trim() {
 	left := s.left()
-	s.l.buffers.forget()
+	s.l.in.forget()
 	if left > 0 {
 		s.spool.Forget(s.spool.Size()-left, punchStep)
 		return
@@ -411,7 +396,7 @@ func (s *Stream) empty() {
 
 // rest gives back what only a spool needs that much comes to.
 func (s *Stream) rest() {
-	s.l.buffers.forget()
+	s.l.in.forget()
 	if s.spool.InRing() {
 		_ = s.spool.Rest(s.spool.Size() - s.left()) // if there is no room for it elsewhere: the next time
 	}
@@ -430,7 +415,10 @@ func (s *Stream) useMemory() bool {
 	var behind [spool.Logs]int64
 	c, source := s.l.cursor, int(s.source)
 	if s.spool != nil {
-		size, unsettled := s.spool.Size(), c.Detach(source) > 0
+		size, unsettled := s.spool.Size(), false
+		for place := range spool.Logs {
+			unsettled = c.Detach(source, place) > 0 || unsettled
+		}
 		if left := s.left(); left > 0 && (unsettled || memory.Put(s.view(size-left, batch)) != nil) {
 			_ = memory.Empty()
 			s.dropOldest(0)

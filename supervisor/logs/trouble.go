@@ -40,6 +40,19 @@ func (t *trouble) end() (news bool) {
 	return news
 }
 
+// isDue reports whether the log is in trouble and is to be tried again now. If it is
+// to be later, Tick comes again then.
+func (t *trouble) isDue(l *Logs, now lifecycle.Instant) bool {
+	if t.err == nil {
+		return false
+	}
+	if now < t.retry {
+		l.wake(t.retry)
+		return false
+	}
+	return true
+}
+
 // explain gives an error in the words of strerror(3): Go's begin with a small
 // letter.
 func explain(err error) string {

@@ -71,24 +71,8 @@ func (l *Logs) Tick() {
 // tryAgain tries logs that were in trouble, and writes what they have not had.
 func (l *Logs) tryAgain(now lifecycle.Instant) {
 	tried := false
-	if k := l.k8s; k != nil && k.line.Busy() && k.trouble.err == nil && !k.flow.isSlow() {
-		k.failed(errHangs)
-	}
-	if l.k8s != nil && l.k8s.trouble.err != nil {
-		if now >= l.k8s.trouble.retry {
-			l.k8s.tryAgain()
-			tried = true
-		} else {
-			l.wake(l.k8s.trouble.retry)
-		}
-	}
-	if l.journal != nil && l.journal.trouble.err != nil {
-		if now >= l.journal.trouble.retry {
-			l.journal.tryAgain()
-			tried = true
-		} else {
-			l.wake(l.journal.trouble.retry)
-		}
+	for _, log := range l.logs {
+		tried = log.retry(now) || tried
 	}
 	if tried {
 		l.catchUp()
@@ -129,8 +113,9 @@ func (l *Logs) touched(s *Stream, n int) {
 // rest gives back what a quiet container does not need.
 func (l *Logs) rest() {
 	l.quiet = 0
-	if l.k8s == nil || !l.k8s.isBusy() { // else the kernel may still read them
-		l.buffers.shrink()
+	l.in.shrink()
+	for _, log := range l.logs {
+		log.idle()
 	}
 	for _, s := range l.streams {
 		if s == nil {
@@ -146,9 +131,12 @@ func (l *Logs) rest() {
 // mustWait reports whether a log of the stream is alive but slow, and no room is
 // left to put output that it has not taken.
 func (s *Stream) mustWait() bool {
-	full := func(log int) bool { return s.spool.Size()-s.pos(log) >= s.l.options.SpoolMax-batch }
-	return s.l.journal != nil && s.l.journal.flow.isSlow() && full(journalLog) ||
-		s.l.k8s != nil && s.l.k8s.flow.isSlow() && full(k8sLog)
+	for _, log := range s.l.logs {
+		if s.spool.Size()-s.pos(log.place) >= s.l.options.SpoolMax-batch && log.isSlow() {
+			return true
+		}
+	}
+	return false
 }
 
 // Watch has the Loop call Readable, and ended each time that nobody has the

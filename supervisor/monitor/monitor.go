@@ -107,7 +107,7 @@ func foreground(args []string, f *forked) int {
 		return upgradeAll(o.Upgrade)
 	}
 	// The log file is made now: the caller hears if it cannot be.
-	if err := logs.Check(logOptions(o, -1)); err != nil {
+	if err := logs.Check(o.LogOptions()); err != nil {
 		return notes.fail(err.Error())
 	}
 
@@ -259,27 +259,4 @@ func without(env []string, name string) []string {
 		}
 	}
 	return kept
-}
-
-// logOptions are the options of package logs that the command line asks for.
-func logOptions(o *cmdline.Options, dir int) logs.Options {
-	return logs.Options{
-		File:        o.Log.File,
-		Journal:     o.Log.Journal,
-		Passthrough: o.Log.Passthrough,
-
-		SizeMax:       o.LogSizeMax,
-		GlobalSizeMax: o.LogGlobalSizeMax,
-		Rotate:        o.LogRotate,
-		MaxFiles:      o.LogMaxFiles,
-		AllowDirs:     o.LogAllowlistDirs,
-
-		ID:     o.ID,
-		Name:   o.Name,
-		Tag:    o.LogTag,
-		Labels: o.LogLabels,
-
-		NoPartialMessage: o.NoPartialMessage,
-		Dir:              dir,
-	}
 }

@@ -57,7 +57,7 @@ func (s *streams) make(c *Container) error {
 }
 
 func (s *streams) openLogs(c *Container) (err error) {
-	options := logOptions(c.o, -1)
+	options := c.o.LogOptions()
 	if c.dir != nil {
 		options.Dir = c.dir.FD()
 	}

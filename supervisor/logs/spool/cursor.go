@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Streams and Logs are how many of each a cursor has room for.
+// Streams and Logs are how many of each a cursor has room for. A log is known by its
+// number, which a successor of another version must give it, too.
 const (
 	Streams = 2
-	Logs    = 2
+	Logs    = 4
 )
 
 // CursorName is the cursor's file in the state directory.
@@ -28,16 +29,11 @@ const magic = 0x315352434c524721 // "!GRLCRS1"
 // words is the content of the file, in the byte order of the machine: it never
 // leaves it. Every word is written whole, so that none is ever torn.
 type words struct {
-	magic uint64
-	total uint64 // bytes written to the log file in all, as --log-global-size-max counts
-	pos   [Streams][Logs]struct {
-		at      uint64 // offset in the spool up to which the log has everything; top bit: Inside
-		dropped uint64 // bytes that the log will never have, not said in it yet
-	}
-	counted [Streams]uint64 // only of a terminal, which sets the top bit: bytes of the spool that are output
-	intent  struct {
-		set, stream, from, to, dev, ino, before, bytes, total, dropped uint64
-	}
+	magic   uint64
+	total   uint64                       // of log 0
+	pos     [Streams][firstLogs]position // of log 0 and 1
+	counted [Streams]uint64              // only of a terminal, which sets the top bit: bytes of the spool that are output
+	intent  intent                       // of log 0
 	// Of supervisors that knew no ring all this is 0, which means that there is none.
 	ring [Streams]struct {
 		// place says where the byte of an offset is: in the spool's file, at the
@@ -47,6 +43,47 @@ type words struct {
 	}
 	mark [2]uint64 // what is at the end of a page of the ring before it is filled
 	lost uint64    // bytes that a log will never have, of all streams and logs, said or not
+	// more is 0 likewise of supervisors that knew no more than two logs, of which only
+	// the first was a file.
+	more [Logs]struct {
+		total  uint64
+		pos    [Streams]position
+		intent intent
+	}
+}
+
+// firstLogs are those that have had a place in the cursor from the beginning.
+const firstLogs = 2
+
+// position is how far one log has come in the spool of one stream.
+type position struct {
+	at      uint64 // offset up to which the log has everything; top bit: Inside
+	dropped uint64 // bytes that the log will never have, not said in it yet
+}
+
+type intent struct {
+	set, stream, from, to, dev, ino, before, bytes, total, dropped uint64
+}
+
+func (w *words) posOf(stream, log int) *position {
+	if log < firstLogs {
+		return &w.pos[stream][log]
+	}
+	return &w.more[log].pos[stream]
+}
+
+func (w *words) intentOf(log int) *intent {
+	if log == 0 {
+		return &w.intent
+	}
+	return &w.more[log].intent
+}
+
+func (w *words) totalOf(log int) *uint64 {
+	if log == 0 {
+		return &w.total
+	}
+	return &w.more[log].total
 }
 
 const (
@@ -204,12 +241,17 @@ func (c *Cursor) Reset() { *c.w = words{magic: magic} }
 
 // valid reports whether a supervisor can have written this.
 func (w *words) valid() bool {
-	sum := w.total | w.lost
-	for s := range w.pos {
-		for l := range w.pos[s] {
-			if w.pos[s][l].at&^uint64(inside) > maxOffset || w.pos[s][l].dropped > maxOffset {
-				return false
-			}
+	sum := w.lost
+	for log := range Logs {
+		sum |= *w.totalOf(log)
+		if !w.intentOf(log).valid() {
+			return false
+		}
+	}
+	for s := range Streams {
+		for log := range Logs {
+			p := w.posOf(s, log)
+			sum |= p.at&^uint64(inside) | p.dropped
 		}
 		sum |= w.counted[s] &^ counts
 		r := &w.ring[s]
@@ -218,14 +260,11 @@ func (w *words) valid() bool {
 			return false
 		}
 	}
-	i := &w.intent
-	if sum > maxOffset || w.magic != magic {
-		return false
-	}
-	if i.set == 0 {
-		return true
-	}
-	return i.set <= detached && i.stream < Streams && i.from <= i.to && i.to <= maxOffset &&
+	return sum <= maxOffset && w.magic == magic
+}
+
+func (i *intent) valid() bool {
+	return i.set == 0 || i.set <= detached && i.stream < Streams && i.from <= i.to && i.to <= maxOffset &&
 		i.before <= maxOffset && i.bytes <= maxOffset && i.total <= maxOffset && i.dropped <= maxOffset
 }
 
@@ -244,12 +283,12 @@ func (c *Cursor) Close() {
 
 // Pos is how far the log has come in the spool of the stream.
 func (c *Cursor) Pos(stream, log int) int64 {
-	return int64(atomic.LoadUint64(&c.w.pos[stream][log].at) &^ inside)
+	return int64(atomic.LoadUint64(&c.w.posOf(stream, log).at) &^ inside)
 }
 
 // Inside reports whether the last piece that the log took ended inside a line.
 func (c *Cursor) Inside(stream, log int) bool {
-	return atomic.LoadUint64(&c.w.pos[stream][log].at)&inside != 0
+	return atomic.LoadUint64(&c.w.posOf(stream, log).at)&inside != 0
 }
 
 // SetPos moves a log on, in one store.
@@ -258,17 +297,17 @@ func (c *Cursor) SetPos(stream, log int, to int64, insideLine bool) {
 	if insideLine {
 		at |= inside
 	}
-	c.store(&c.w.pos[stream][log].at, at)
+	c.store(&c.w.posOf(stream, log).at, at)
 }
 
 // Dropped is how many bytes of the stream the log has lost, and not said yet.
 func (c *Cursor) Dropped(stream, log int) int64 {
-	return int64(atomic.LoadUint64(&c.w.pos[stream][log].dropped))
+	return int64(atomic.LoadUint64(&c.w.posOf(stream, log).dropped))
 }
 
 // SetDropped changes it.
 func (c *Cursor) SetDropped(stream, log int, bytes int64) {
-	c.store(&c.w.pos[stream][log].dropped, uint64(bytes))
+	c.store(&c.w.posOf(stream, log).dropped, uint64(bytes))
 }
 
 // Lose takes note of bytes that the log will never have.
@@ -277,15 +316,16 @@ func (c *Cursor) Lose(stream, log int, bytes int64) {
 	c.store(&c.w.lost, atomic.LoadUint64(&c.w.lost)+uint64(bytes))
 }
 
-// Total is how many bytes were written to the log file, and to those before it.
-func (c *Cursor) Total() int64 { return int64(atomic.LoadUint64(&c.w.total)) }
+// Total is how many bytes were written to a log file, and to those before it, as
+// --log-global-size-max counts.
+func (c *Cursor) Total(log int) int64 { return int64(atomic.LoadUint64(c.w.totalOf(log))) }
 
 // SetTotal changes it.
-func (c *Cursor) SetTotal(bytes int64) { c.store(&c.w.total, uint64(bytes)) }
+func (c *Cursor) SetTotal(log int, bytes int64) { c.store(c.w.totalOf(log), uint64(bytes)) }
 
-// Begin sets the intent, its mark last.
-func (c *Cursor) Begin(i *Intent) {
-	w := &c.w.intent
+// Begin sets the intent of a log, its mark last.
+func (c *Cursor) Begin(log int, i *Intent) {
+	w := c.w.intentOf(log)
 	c.store(&w.stream, uint64(i.Stream))
 	c.store(&w.from, uint64(i.From))
 	c.store(&w.to, uint64(i.To))
@@ -298,9 +338,9 @@ func (c *Cursor) Begin(i *Intent) {
 	c.store(&w.set, 1)
 }
 
-// Intent gives the intent that is set, if one is.
-func (c *Cursor) Intent() (Intent, bool) {
-	w := &c.w.intent
+// Intent gives the intent of a log that is set, if one is.
+func (c *Cursor) Intent(log int) (Intent, bool) {
+	w := c.w.intentOf(log)
 	return Intent{
 		Stream: int(w.stream), From: int64(w.from), To: int64(w.to),
 		Dev: w.dev, Ino: w.ino, Before: int64(w.before), Bytes: int64(w.bytes),
@@ -308,12 +348,12 @@ func (c *Cursor) Intent() (Intent, bool) {
 	}, atomic.LoadUint64(&w.set) != 0
 }
 
-// Detach has the intent, if it is one of the stream, say only what it says of the
+// Detach has the intent of a log, if it is one of the stream, say only what it says of the
 // log file: before output is given up whose write is not settled yet, or offsets
 // begin anew. It gives the offset up to which output is to be given up then, since
 // the log may have it.
-func (c *Cursor) Detach(stream int) (to int64) {
-	if i := &c.w.intent; atomic.LoadUint64(&i.set) == 1 && i.stream == uint64(stream) {
+func (c *Cursor) Detach(stream, log int) (to int64) {
+	if i := c.w.intentOf(log); atomic.LoadUint64(&i.set) == 1 && i.stream == uint64(stream) {
 		c.store(&i.set, detached)
 		return int64(i.to)
 	}
@@ -323,17 +363,18 @@ func (c *Cursor) Detach(stream int) (to int64) {
 // Commit says that the intended write has happened: it moves the log on and
 // clears the intent, the mark last. Done again by a successor it does the same.
 func (c *Cursor) Commit(log int) {
-	i, _ := c.Intent()
-	if atomic.LoadUint64(&c.w.intent.set) != detached {
+	i, _ := c.Intent(log)
+	set := &c.w.intentOf(log).set
+	if atomic.LoadUint64(set) != detached {
 		c.SetPos(i.Stream, log, i.To, false)
 		c.SetDropped(i.Stream, log, i.Dropped)
 	}
-	c.SetTotal(i.Total)
-	c.store(&c.w.intent.set, 0)
+	c.SetTotal(log, i.Total)
+	c.store(set, 0)
 }
 
 // Abort says that nothing of the intended write is in the log.
-func (c *Cursor) Abort() { c.store(&c.w.intent.set, 0) }
+func (c *Cursor) Abort(log int) { c.store(&c.w.intentOf(log).set, 0) }
 
 // place says where the output of a stream is: in the ring, or in the spool's
 // file.
@@ -385,7 +426,9 @@ func (c *Cursor) makeMark() error {
 // Truncated puts the logs of a stream back to the beginning after its spool was
 // cut to nothing.
 func (c *Cursor) Truncated(stream int) {
-	c.Detach(stream)
+	for log := range Logs {
+		c.Detach(stream, log)
+	}
 	if atomic.LoadUint64(&c.w.ring[stream].place) != 0 {
 		c.setPlace(stream, false, 0)
 	}

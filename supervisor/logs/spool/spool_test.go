@@ -130,30 +130,39 @@ func TestCursorOutlivesItsWriter(t *testing.T) {
 	}
 	c.SetPos(1, 1, 77, true)
 	c.SetDropped(0, 1, 5)
-	c.SetTotal(9)
 	want := Intent{1, 2, 3, 4, 5, 6, 7, 8, 9}
-	c.Begin(&want)
+	for _, log := range files {
+		c.SetTotal(log, int64(9+log))
+		c.Begin(log, &want)
+	}
 	c.Close()
 	if c, err = OpenCursor(dir); err != nil {
 		t.Fatal(err)
 	}
-	if got, set := c.Intent(); got != want || !set {
-		t.Errorf("intent %+v, %v", got, set)
-	}
-	if c.Pos(1, 1) != 77 || !c.Inside(1, 1) || c.Pos(0, 0) != 0 || c.Inside(0, 0) || c.Dropped(0, 1) != 5 || c.Total() != 9 {
+	if c.Pos(1, 1) != 77 || !c.Inside(1, 1) || c.Pos(0, 0) != 0 || c.Inside(0, 0) || c.Dropped(0, 1) != 5 {
 		t.Errorf("cursor is %+v", c.w)
 	}
-	c.Commit(0)
-	if _, set := c.Intent(); set || c.Pos(1, 0) != 3 || c.Dropped(1, 0) != 9 || c.Total() != 8 {
-		t.Errorf("after Commit the cursor is %+v", c.w)
+	for _, log := range files {
+		if got, set := c.Intent(log); got != want || !set || c.Total(log) != int64(9+log) {
+			t.Errorf("log %d: intent %+v, %v, total %d", log, got, set, c.Total(log))
+		}
+		c.Commit(log)
+		if _, set := c.Intent(log); set || c.Pos(1, log) != 3 || c.Dropped(1, log) != 9 || c.Total(log) != 8 {
+			t.Errorf("after Commit of %d the cursor is %+v", log, c.w)
+		}
 	}
 	c.Fit(1, 0, 50)
-	if c.Pos(1, 0) != 3 || c.Pos(1, 1) != 0 || !c.Inside(1, 1) {
+	if c.Pos(1, 0) != 3 || c.Pos(1, 1) != 0 || !c.Inside(1, 1) || c.Pos(1, 2) != 3 {
 		t.Errorf("after Fit the cursor is %+v", c.w)
 	}
+	c.Begin(2, &want)
 	c.Truncated(1)
-	if c.Pos(1, 0) != 0 || !c.Inside(1, 1) {
+	if c.Pos(1, 0) != 0 || !c.Inside(1, 1) || c.Pos(1, 2) != 0 {
 		t.Errorf("after Truncated the cursor is %+v", c.w)
+	}
+	c.Commit(2) // of a file, whatever became of the output
+	if c.Pos(1, 2) != 0 || c.Total(2) != 8 {
+		t.Errorf("after Commit of what was truncated the cursor is %+v", c.w)
 	}
 	c.Close()
 }
@@ -169,7 +178,8 @@ func TestTotals(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetTotal(9)
+	c.SetTotal(0, 4)
+	c.SetTotal(2, 5)
 	c.Lose(0, 1, 5)
 	c.Lose(1, 0, 7)
 	if got, err := ReadTotals(dir); err != nil || got != (Totals{Written: 9, Lost: 12}) || got != c.Totals() || c.Dropped(0, 1) != 5 || c.Dropped(1, 0) != 7 {
@@ -184,6 +194,26 @@ func TestTotals(t *testing.T) {
 	}
 }
 
+// files are logs that have an intent.
+var files = []int{0, 2, 3}
+
+// A container may outlive the supervisor that has written its cursor.
+func TestLayoutStays(t *testing.T) {
+	var w words
+	for name, got := range map[string][2]uintptr{
+		"total": {unsafe.Offsetof(w.total), 8}, "pos": {unsafe.Offsetof(w.pos), 16}, "counted": {unsafe.Offsetof(w.counted), 80},
+		"intent": {unsafe.Offsetof(w.intent), 96}, "ring": {unsafe.Offsetof(w.ring), 176}, "mark": {unsafe.Offsetof(w.mark), 224},
+		"lost": {unsafe.Offsetof(w.lost), 240}, "more": {unsafe.Offsetof(w.more), 248},
+	} {
+		if got[0] != got[1] {
+			t.Errorf("%s is at %d, was at %d", name, got[0], got[1])
+		}
+	}
+	if size := unsafe.Sizeof(w); size > cursorSize {
+		t.Errorf("%d bytes do not fit in the page", size)
+	}
+}
+
 // Killed before the first store: the file may be empty, short, or without magic.
 func TestCursorThatWasNotFinished(t *testing.T) {
 	for _, content := range []string{"", "x", strings.Repeat("\x00", cursorSize)} {
@@ -193,7 +223,7 @@ func TestCursorThatWasNotFinished(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d bytes: %v", len(content), err)
 		}
-		if _, set := c.Intent(); set || c.Pos(0, 0) != 0 {
+		if _, set := c.Intent(0); set || c.Pos(0, 0) != 0 {
 			t.Errorf("%d bytes: %+v", len(content), c.w)
 		}
 		c.Close()
@@ -218,6 +248,8 @@ func FuzzCursor(f *testing.F) {
 	f.Add(bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&good)), size)))
 	good.ring[0].place, good.ring[0].count, good.ring[0].to = inRing|5, 1<<20, 1<<20+9000
 	good.ring[1].place, good.pos[1][0].at = 7, 9
+	f.Add(bytes.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&good)), size)))
+	good.more[2].intent.set, good.more[2].intent.to, good.more[3].pos[1].at = 1, maxOffset+1, 8
 	f.Add(unsafe.Slice((*byte)(unsafe.Pointer(&good)), size))
 	f.Add([]byte("short"))
 	f.Fuzz(func(t *testing.T, content []byte) {
@@ -255,14 +287,16 @@ func FuzzCursor(f *testing.F) {
 			s.Close()
 			c.Fit(stream, 0, 0)
 		}
-		if i, set := c.Intent(); set {
-			if i.Stream < 0 || i.Stream >= Streams || i.From < 0 || i.From > i.To || i.Before < 0 || i.Bytes < 0 || i.Before+i.Bytes < 0 {
-				t.Errorf("intent %+v", i)
+		for _, log := range files {
+			if i, set := c.Intent(log); set {
+				if i.Stream < 0 || i.Stream >= Streams || i.From < 0 || i.From > i.To || i.Before < 0 || i.Bytes < 0 || i.Before+i.Bytes < 0 {
+					t.Errorf("intent %+v", i)
+				}
+				if i.Resolve(i.Before) == Torn {
+					t.Errorf("intent %+v is torn before it began", i)
+				}
+				c.Commit(log)
 			}
-			if i.Resolve(i.Before) == Torn {
-				t.Errorf("intent %+v is torn before it began", i)
-			}
-			c.Commit(0)
 		}
 	})
 }

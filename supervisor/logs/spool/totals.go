@@ -9,7 +9,7 @@ import (
 
 // Totals are what became of a container's output in all.
 type Totals struct {
-	Written int64 // bytes in the log file and those before it, as --log-global-size-max counts
+	Written int64 // bytes in log files and those before them, as --log-global-size-max counts
 	Lost    int64 // bytes of output that a log will never have; of each log, where there are two
 }
 
@@ -30,13 +30,20 @@ func ReadTotals(dir int) (t Totals, err error) {
 	if err != nil {
 		return t, err
 	}
-	if n < cursorSize || page.magic != magic || page.total > maxOffset || page.lost > maxOffset {
-		return t, ErrCursor
+	t = page.totals()
+	if n < cursorSize || page.magic != magic || t.Written < 0 || t.Written > maxOffset || t.Lost < 0 || t.Lost > maxOffset {
+		return Totals{}, ErrCursor
 	}
-	return Totals{int64(page.total), int64(page.lost)}, nil
+	return t, nil
 }
 
 // Totals are those of now.
-func (c *Cursor) Totals() Totals {
-	return Totals{c.Total(), int64(atomic.LoadUint64(&c.w.lost))}
+func (c *Cursor) Totals() Totals { return c.w.totals() }
+
+func (w *words) totals() (t Totals) {
+	for log := range Logs {
+		t.Written += int64(atomic.LoadUint64(w.totalOf(log)))
+	}
+	t.Lost = int64(atomic.LoadUint64(&w.lost))
+	return t
 }
