@@ -80,8 +80,12 @@ func victimOptions(dir string, lp *loop.Loop) Options {
 	if err != nil {
 		panic(err)
 	}
+	var targets []Target
+	for _, driver := range strings.Fields(os.Getenv("LOGS_TEST_DRIVERS")) {
+		targets = append(targets, Target{driver, filepath.Join(dir, driver)})
+	}
 	o := Options{
-		Targets: toFile(filepath.Join(dir, "log")), Dir: fd, Loop: lp,
+		Targets: targets, Dir: fd, Loop: lp,
 		Warn: func(text string) { fmt.Fprintln(os.Stderr, "victim warns:", text) },
 	}
 	if os.Getenv("LOGS_TEST_ROTATE") != "" {
@@ -99,15 +103,16 @@ func TestKilledAtAnyInstant(t *testing.T) {
 		containers = 80
 	}
 	for n := range containers {
-		for _, rotate := range []bool{false, true} {
-			t.Run(strconv.Itoa(n)+" rotate="+strconv.FormatBool(rotate), func(t *testing.T) {
-				killManyOf(t, rotate)
+		for name, rotate := range map[string]bool{"k8s-file": true, "json-file": true, "k8s-file json-file": false} {
+			t.Run(strconv.Itoa(n)+" "+name+" rotate="+strconv.FormatBool(rotate), func(t *testing.T) {
+				t.Setenv("LOGS_TEST_DRIVERS", name)
+				killManyOf(t, strings.Fields(name), rotate)
 			})
 		}
 	}
 }
 
-func killManyOf(t *testing.T, rotate bool) {
+func killManyOf(t *testing.T, drivers []string, rotate bool) {
 	kills := 40
 	if testing.Short() {
 		kills = 15
@@ -151,17 +156,18 @@ func killManyOf(t *testing.T, rotate bool) {
 	if err := v.cmd.Wait(); err != nil {
 		t.Fatalf("the last supervisor: %v", err)
 	}
-	log := readRotated(t, dir)
 	total := 0
 	for source, s := range said {
-		got := streamContent(log, Source(source).String())
-		if want := s.text.Bytes(); !bytes.Equal(got, want) {
-			at := 0
-			for at < min(len(got), len(want)) && got[at] == want[at] {
-				at++
+		for _, driver := range drivers {
+			got := contentOf(t, dir, driver, Source(source).String())
+			if want := s.text.Bytes(); !bytes.Equal(got, want) {
+				at := 0
+				for at < min(len(got), len(want)) && got[at] == want[at] {
+					at++
+				}
+				t.Errorf("%s, %v: log has %d bytes, %d were written; they differ from byte %d on:\n got %.80q\nwant %.80q",
+					driver, Source(source), len(got), len(want), at, got[at:], want[at:])
 			}
-			t.Errorf("%v: log has %d bytes, %d were written; they differ from byte %d on:\n got %.80q\nwant %.80q",
-				Source(source), len(got), len(want), at, got[at:], want[at:])
 		}
 		total += s.text.Len()
 	}
@@ -295,17 +301,27 @@ func (v *victimProcess) kill() {
 	v.ready.Close()
 }
 
-// readRotated reads PATH.N to PATH.1 and PATH, in the order of their writing.
-func readRotated(t *testing.T, dir string) []byte {
+// contentOf puts together what one stream has written, from the log of a driver.
+func contentOf(t *testing.T, dir, driver, stream string) []byte {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, "log.[0-9]*"))
+	log := readRotated(t, filepath.Join(dir, driver))
+	if driver == "json-file" {
+		return jsonContent(log, stream)
+	}
+	return streamContent(log, stream)
+}
+
+// readRotated reads PATH.N to PATH.1 and PATH, in the order of their writing.
+func readRotated(t *testing.T, path string) []byte {
+	t.Helper()
+	names, err := filepath.Glob(path + ".[0-9]*")
 	if err != nil {
 		t.Fatal(err)
 	}
 	number := func(name string) int { n, _ := strconv.Atoi(name[strings.LastIndexByte(name, '.')+1:]); return n }
 	sort.Slice(names, func(i, j int) bool { return number(names[i]) > number(names[j]) })
 	var all []byte
-	for _, name := range append(names, filepath.Join(dir, "log")) {
+	for _, name := range append(names, path) {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -371,21 +387,25 @@ func stepVictim() {
 func TestKilledAtEachStep(t *testing.T) {
 	t.Run("little", func(t *testing.T) {
 		said := numbered(0, 300) + strings.Repeat("long", 3000) + "\n" + numbered(300, 400) + "no end"
-		killAtEachStep(t, said, 4000, 1)
+		killAtEachStep(t, "k8s-file", said, 4000, 1)
+	})
+	t.Run("two files", func(t *testing.T) {
+		said := numbered(0, 300) + strings.Repeat("long", 9000) + "\n" + numbered(300, 400) + "no end"
+		killAtEachStep(t, "k8s-file json-file", said, 40_000, 1)
 	})
 	t.Run("much", func(t *testing.T) { // by the spool's ring
 		said := numbered(0, 20_000) + strings.Repeat("long", 3000) + "\n" + numbered(20_000, 24_000) + "no end"
-		if inRing := killAtEachStep(t, said, 400_000, 3); inRing < 2 {
+		if inRing := killAtEachStep(t, "k8s-file", said, 400_000, 3); inRing < 2 {
 			t.Errorf("the ring was in use at %d steps", inRing)
 		}
 	})
 }
 
-func killAtEachStep(t *testing.T, said string, sizeMax, stride int) (inRing int) {
+func killAtEachStep(t *testing.T, drivers, said string, sizeMax, stride int) (inRing int) {
 	run := func(dir string, step int) (killed bool) {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), "LOGS_TEST_STEPPER="+dir, "LOGS_TEST_STEP="+strconv.Itoa(step),
-			"LOGS_TEST_SIZE="+strconv.Itoa(sizeMax), "GORACE=atexit_sleep_ms=0")
+			"LOGS_TEST_DRIVERS="+drivers, "LOGS_TEST_SIZE="+strconv.Itoa(sizeMax), "GORACE=atexit_sleep_ms=0")
 		cmd.Stderr = os.Stderr
 		err := cmd.Run()
 		status, _ := cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -423,8 +443,10 @@ func killAtEachStep(t *testing.T, said string, sizeMax, stride int) (inRing int)
 		run(dir, 1+steps*7%23) // its successor is killed too, or not, and goes on
 		run(dir, 0)
 		unix.Close(hold)
-		if got := string(streamContent(readRotated(t, dir), "stdout")); got != said {
-			t.Errorf("killed at step %d: the logs have %d bytes of output, want %d", steps, len(got), len(said))
+		for _, driver := range strings.Fields(drivers) {
+			if got := string(contentOf(t, dir, driver, "stdout")); got != said {
+				t.Errorf("killed at step %d: the logs of %s have %d bytes of output, want %d", steps, driver, len(got), len(said))
+			}
 		}
 	}
 	if t.Logf("%d steps, the ring in use at %d", steps-1, inRing); steps < 50 {

@@ -11,7 +11,7 @@ import (
 // drivers are all log drivers. A new one goes to the end of those that keep
 // anything: their order is that of their places in the cursor, which may have been
 // written by a supervisor of another version.
-var drivers = [...]*driver{&k8sFileDriver, &journaldDriver, &passthroughDriver, &noneDriver}
+var drivers = [...]*driver{&k8sFileDriver, &journaldDriver, &jsonFileDriver, &passthroughDriver, &noneDriver}
 
 // driver is one kind of log.
 type driver struct {
@@ -31,6 +31,15 @@ type driver struct {
 }
 
 func (d *driver) name() string { return d.names[0] }
+
+// DriverNames are the names of all drivers, with commas between them.
+func DriverNames() string {
+	names := make([]string, len(drivers))
+	for i, d := range drivers {
+		names[i] = d.name()
+	}
+	return strings.Join(names, ", ")
+}
 
 // log is one log of a container.
 type log interface {
