@@ -171,12 +171,13 @@ func (a *alone) enter() error {
 	case err != nil:
 		return err
 	}
-	if a.beside == nil && unix.Faccessat(a.dir.FD(), control.Name, unix.F_OK, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		a.orphaned = true
-		if conn, err := connect(a.dir); err == nil {
-			conn.Close()
+	if a.beside == nil {
+		switch inCharge(a.dir) {
+		case supervised:
 			journal.Unlock(a.dir.FD())
 			return errSupervised
+		case orphaned, ended:
+			a.orphaned = true
 		}
 	}
 	if a.journal == nil || !a.journal.IsCurrent() {
@@ -598,26 +599,8 @@ func (a *alone) lookForAnswer() {
 		}
 		return
 	}
-	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
-		text, err := a.dir.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		j, err := journal.Read(text)
-		if err != nil {
-			continue
-		}
-		for _, r := range j.Records {
-			if r.At < a.asked {
-				continue
-			}
-			for _, text := range r.Effects {
-				if e, err := lifecycle.ParseReply(text); err == nil && e.Request == a.self {
-					a.answer = &e
-					return
-				}
-			}
-		}
+	if e, found := journal.FindReply(a.dir.FD(), a.self, a.asked); found {
+		a.answer = &e
 	}
 }
 

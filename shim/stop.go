@@ -107,15 +107,7 @@ func (c *call) stopAndWait(id string, ev lifecycle.Event) (reply control.Reply, 
 		if err != nil {
 			return reply, err
 		}
-		reply, err = c.ask(dir, control.Request{Verb: control.Stop, Signal: ev.Signal, Grace: ev.Grace, By: ev.By})
-		var b *beside
-		switch {
-		case err == control.ErrNoSupervisor:
-			reply, err = c.askAlone(dir, id, ev)
-		case errors.As(err, &b):
-			c.warn("container " + id + ": " + b.Error() + ": it is stopped without it")
-			reply, err = c.askBeside(dir, id, b, ev)
-		}
+		reply, err = c.request(dir, id, ev, "it is stopped without it")
 		if adopted {
 			// Whoever made it will delete it without us.
 			if journal.Lock(dir.FD()) == nil {

@@ -50,7 +50,7 @@ func (noJournal) Unwrap() error { return unix.ENOENT }
 // error names the file; it is ErrNoJournal where there is none.
 func ReadJournal(dir int) (*journal.Journal, error) {
 	all := new(journal.Journal)
-	for _, name := range [...]string{journal.OldName, journal.Name, journal.ForkName} {
+	for _, name := range journal.Names {
 		text, err := wholefile.Read(dir, name, wholefile.NoFollow, maxFileMiB)
 		if err == unix.ENOENT {
 			continue
