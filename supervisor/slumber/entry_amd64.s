@@ -32,7 +32,28 @@ awake:
 	MOVL	$0, runtime·sigtable+const_flagsOfQUIT(SB)
 	MOVL	$0, runtime·sigtable+const_flagsOfTERM(SB)
 	MOVL	$0, runtime·sigtable+const_flagsOfCHLD(SB)
+	MOVL	$97, AX // getrlimit
+	MOVL	$9, DI // RLIMIT_AS
+	LEAQ	-64(SP), SI
+	SYSCALL
+	TESTQ	AX, AX
+	JNE	begin
+	MOVQ	$const_leastSpace, AX
+	CMPQ	-64(SP), AX
+	JCS	tooSmall
+begin:
 	JMP	_rt0_amd64_linux(SB)
+
+tooSmall: // the Go runtime would end with a trace of its own
+	MOVL	$1, AX // write
+	MOVL	$2, DI
+	MOVQ	·tooLittleSpace(SB), SI
+	MOVQ	·tooLittleSpace+8(SB), DX
+	SYSCALL
+	MOVL	$231, AX // exit_group
+	MOVL	$1, DI
+	SYSCALL
+	INT	$3
 
 asleep: // three numbers: =EPOLL/SIGNALS/CAUGHT
 	ADDQ	$16, SI

@@ -33,7 +33,29 @@ awake:
 	MOVW	ZR, runtime·sigtable+const_flagsOfQUIT(SB)
 	MOVW	ZR, runtime·sigtable+const_flagsOfTERM(SB)
 	MOVW	ZR, runtime·sigtable+const_flagsOfCHLD(SB)
+	MOVD	$163, R8 // getrlimit
+	MOVD	$9, R0 // RLIMIT_AS
+	SUB	$64, R19, R1
+	SVC
+	CBNZ	R0, begin
+	SUB	$64, R19, R1
+	MOVD	(R1), R2
+	MOVD	$const_leastSpace, R3
+	CMP	R3, R2
+	BLO	tooSmall
+begin:
 	B	_rt0_arm64_linux(SB)
+
+tooSmall: // the Go runtime would end with a trace of its own
+	MOVD	$64, R8 // write
+	MOVD	$2, R0
+	MOVD	·tooLittleSpace(SB), R1
+	MOVD	·tooLittleSpace+8(SB), R2
+	SVC
+	MOVD	$94, R8 // exit_group
+	MOVD	$1, R0
+	SVC
+	BRK
 
 asleep: // three numbers: =EPOLL/SIGNALS/CAUGHT
 	ADD	$16, R2, R2
