@@ -56,6 +56,25 @@ func TestKillWithoutPidNamespace(t *testing.T) {
 	})
 }
 
+// So it is where the supervisor does not answer, and gracerun sends the signal itself.
+func TestKillWithoutPidNamespaceBesideAStuckSupervisor(t *testing.T) {
+	supervised(t, func(t *testing.T, p pairing) {
+		for _, args := range []string{"kill ID KILL", "stop --timeout 1 ID"} {
+			t.Run(args, func(t *testing.T) {
+				c := shared(t, p)
+				goOn := stuck(t, c)
+				saysSo(t, within(t, c, soon, strings.Fields(strings.ReplaceAll(args, "ID", c.ID))...))
+				if err := testbed.Until(patience(t), "nobody is left", func() bool { return len(c.Leftovers()) == 0 }); err != nil {
+					t.Errorf("%v: %v", err, c.Leftovers())
+				}
+				initEnds(t, c)
+				goOn()
+				awaitNobody(t, c)
+			})
+		}
+	})
+}
+
 // What has outlived init is killed as well, and only if there is nothing is the
 // container "not running".
 func TestKillAfterInit(t *testing.T) {
