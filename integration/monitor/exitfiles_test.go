@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,6 +75,66 @@ func TestExitDirectoryIsFull(t *testing.T) {
 			room()
 			c.until("the exit file is written", func() bool {
 				text, err := os.ReadFile(path(c.id))
+				return err == nil && (string(text) == "3" || string(text) == "137")
+			})
+			c.gone()
+		})
+	}
+}
+
+// hangs has a directory of the container be on a file system that can be frozen.
+func (c *container) hangs(dir string) *disk {
+	c.t.Helper()
+	d := c.disk()
+	c.must(os.Remove(dir))
+	c.must(os.Symlink(c.dir+"/disk", dir))
+	return d
+}
+
+// A persist directory whose file system does not answer keeps nobody waiting.
+func TestPersistDirectoryHangs(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	c := ours.container(t, "trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")
+	d := c.hangs(c.dir + "/persist")
+	c.started()
+	c.says("ready")
+	thaw := d.freeze()
+	c.promptly("stop grace=30s", "ended code=3")
+	begin := time.Now()
+	if got := c.exitFile(); got != "3" {
+		t.Errorf("the exit file has %s", got)
+	}
+	if took := time.Since(begin); took > 5*time.Second {
+		t.Errorf("the exit file took %v", took)
+	}
+	c.call("delete", c.id)
+	thaw() // a thread of the supervisor is in the kernel until then
+	c.gone()
+}
+
+// An exit directory whose file system does not answer does not keep the container from
+// being deleted; the exit file is written when it answers again.
+func TestExitDirectoryHangs(t *testing.T) {
+	ours, _ := stacks("runc")
+	ours.need(t)
+	for name, request := range map[string]string{"waits": "delete force", "comes later": "delete"} {
+		t.Run(name, func(t *testing.T) {
+			c := ours.container(t, "trap 'exit 3' TERM; echo ready; while :; do sleep 0.02; done")
+			d := c.hangs(c.exits)
+			c.started()
+			c.says("ready")
+			thaw := d.freeze()
+			if request == "delete" {
+				c.call("kill", c.id, "TERM")
+				c.until("it has ended", func() bool { return !running(c.pid()) })
+			}
+			c.promptly(request, "granted")
+			c.promptly("state", "state status=stopped")
+			c.call("delete", c.id)
+			thaw()
+			c.until("the exit file is written", func() bool {
+				text, err := os.ReadFile(d.path(c.id))
 				return err == nil && (string(text) == "3" || string(text) == "137")
 			})
 			c.gone()

@@ -72,7 +72,7 @@ func (f *exitFile) write(c *Container, path, text, what string) int32 {
 		f.errno = errnoOf(err)
 	})
 	if !ended {
-		c.notes.warn("container " + c.o.ID + ": " + path + ": its file system does not answer: it is written when it does")
+		c.notes.warn("container " + c.o.ID + ": " + path + ": its file system does not answer")
 		return int32(unix.EINPROGRESS)
 	}
 	return f.errno
