@@ -65,7 +65,7 @@ func TestQuietContainerGivesMemoryBack(t *testing.T) {
 	c := run(t, Options{})
 	c.says(numbered(0, 50000))
 	ring := filepath.Join(c.dir, spoolName(Stdout)+".ring")
-	if _, err := os.Stat(ring); err != nil || resident(t, c.logs.in.mem) == 0 || resident(t, c.file().out.mem) == 0 {
+	if _, err := os.Stat(ring); err != nil || resident(t, c.logs.in.mem) == 0 || resident(t, c.file().buffer.mem) == 0 {
 		t.Fatal("nothing was in use: ", err)
 	}
 	due := c.logs.Due()
@@ -74,7 +74,7 @@ func TestQuietContainerGivesMemoryBack(t *testing.T) {
 	}
 	c.logs.quiet, c.logs.moved = loop.Now(), idleSize-1 // a second has passed
 	c.logs.Tick()
-	if n := resident(t, c.logs.in.mem) + resident(t, c.file().out.mem); n > 0 {
+	if n := resident(t, c.logs.in.mem) + resident(t, c.file().buffer.mem); n > 0 {
 		t.Errorf("%d pages of the buffers are in use", n)
 	}
 	if _, err := os.Stat(ring); !os.IsNotExist(err) || c.out.spool.InRing() {
