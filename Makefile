@@ -100,7 +100,7 @@ critest: deps build
 
 # A kubelet and an API server over that CRI-O, stock and ours: pods that end in every
 # way, drains of a node full of ledgers, and hosts with systemd that are powered off.
-# Twelve minutes, and six to build them.
+# Fourteen minutes, and six to build them.
 node-test: deps build
 	integration/crio/programs/build crio kubernetes
 	GRACERUN_NODE_TEST=1 $(GO) test -count=1 -v -timeout 1h ./integration/node

@@ -34,6 +34,7 @@ const (
 type powerOffCase struct {
 	ours     bool
 	graceful bool // the kubelet has a shutdownGracePeriod
+	killed   bool // the monitor was killed before
 	harmed   bool // what the stack is known for: cri-o issue 8609
 }
 
@@ -43,7 +44,10 @@ func (c powerOffCase) String() string {
 		name = "gracemon + gracerun over crun 1.8.1"
 	}
 	if c.graceful {
-		return name + ", shutdownGracePeriod"
+		name += ", shutdownGracePeriod"
+	}
+	if c.killed {
+		name += ", monitor killed before"
 	}
 	return name
 }
@@ -54,7 +58,7 @@ func (c powerOffCase) String() string {
 // systemd that ends it. The kubelet runs alone, with a static pod.
 func TestPowerOff(t *testing.T) {
 	if os.Getenv("GRACERUN_NODE_TEST") == "" {
-		t.Skip("takes some six minutes: make node-test")
+		t.Skip("takes some eight minutes: make node-test")
 	}
 	if err := host.Missing(); err != nil {
 		t.Skip(err)
@@ -77,7 +81,7 @@ func TestPowerOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	var rows strings.Builder
-	for _, c := range []powerOffCase{{harmed: true}, {ours: true}, {graceful: true}, {ours: true, graceful: true}} {
+	for _, c := range []powerOffCase{{harmed: true}, {ours: true}, {ours: true, killed: true}, {graceful: true}, {ours: true, graceful: true}} {
 		t.Run(c.String(), func(t *testing.T) {
 			transcript, err := image.Run(t.Context(), c.job(dir))
 			if err != nil {
@@ -120,12 +124,15 @@ func fillForHost(programs crinode.Programs, dir string) error {
 
 func (c powerOffCase) job(dir string) host.Job {
 	values := []string{"MONITOR", "/usr/bin/conmon", "RUNTIME", "/run/gracelab/bin/crun", "INHIBITS", "no", "SHUTDOWN", "0s",
-		"IMAGE", crinode.Image, "SAVE", powerOffSave, "GRACE", fmt.Sprint(powerOffGrace), "STOP", fmt.Sprint(powerOffDefault)}
+		"IMAGE", crinode.Image, "SAVE", powerOffSave, "GRACE", fmt.Sprint(powerOffGrace), "STOP", fmt.Sprint(powerOffDefault), "KILLS", "no"}
 	if c.ours {
 		values[1], values[3] = "/run/gracelab/bin/gracemon", "/run/gracelab/bin/gracerun"
 	}
 	if c.graceful {
 		values[5], values[7] = "yes", "60s"
+	}
+	if c.killed {
+		values[len(values)-1] = "yes"
 	}
 	fill := strings.NewReplacer(values...)
 	job := host.Job{Files: map[string]host.File{}, PowersOff: true, Patience: 10 * time.Minute}
