@@ -177,6 +177,8 @@ var waysToGoOn = []struct {
 		do: func(u *user, waits *running) {
 			u.ok("kill", "--signal=TERM", u.name)
 			u.note("waited %s, later %q", u.before(waits), u.waited())
+			// "stopped" until the exit command has cleaned up.
+			u.until("it is cleaned up", func() bool { return u.inspect("{{.State.Status}}") != "stopped" })
 			u.note("exited %s", u.inspect("{{.State.Status}} {{.State.ExitCode}}"))
 		},
 		want: "waited as ever, later \"7\"\nexited exited 7",
