@@ -29,7 +29,6 @@ type crioStack struct {
 	node   *crinode.Node
 	serial int
 	target *crinode.Container // to execute in
-	all    []*crinode.Container
 }
 
 func (s *crioStack) String() string { return s.name }
