@@ -68,7 +68,9 @@ func atExec(t *testing.T, pid int, provoke, at func()) {
 	runtime.LockOSThread() // the tracer is a thread
 	defer runtime.UnlockOSThread()
 	traced := map[int]bool{}
-	const optionExec = 0x10 // PTRACE_O_TRACEEXEC
+	// PTRACE_O_TRACEEXEC, and PTRACE_O_TRACECLONE: a thread that is made later may be the
+	// one that executes.
+	const options = 0x10 | 0x8
 	for grown := true; grown; {
 		grown = false
 		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -80,7 +82,7 @@ func atExec(t *testing.T, pid int, provoke, at func()) {
 			if traced[tid] {
 				continue
 			}
-			if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(tid), 0, optionExec, 0, 0); errno != 0 {
+			if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_SEIZE, uintptr(tid), 0, options, 0, 0); errno != 0 {
 				t.Skipf("ptrace is not allowed: %v", errno)
 			}
 			traced[tid], grown = true, true
@@ -107,8 +109,13 @@ func atExec(t *testing.T, pid int, provoke, at func()) {
 				return
 			default:
 				sig := int(status.StopSignal())
-				if status>>16 != 0 {
+				if event := status >> 16; event != 0 {
 					sig = 0 // not for the process
+					if event == unix.PTRACE_EVENT_CLONE {
+						if made, err := unix.PtraceGetEventMsg(tid); err == nil {
+							traced[int(made)] = true
+						}
+					}
 				}
 				_ = unix.PtraceCont(tid, sig)
 			}

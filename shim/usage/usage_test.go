@@ -12,11 +12,11 @@ import (
 )
 
 // literals gives every `flag{name: "x"}` and every `case "x"` of a switch over
-// that expression in package shim.
-func literals(t *testing.T, switchOver string) (flags, cases []string) {
-	files, err := filepath.Glob("../*.go")
+// that expression, in the files where.
+func literals(t *testing.T, where, switchOver string) (flags, cases []string) {
+	files, err := filepath.Glob(where)
 	if err != nil || len(files) == 0 {
-		t.Fatal("no files of package shim", err)
+		t.Fatal("no files are", where, err)
 	}
 	text := func(e ast.Expr) string {
 		if lit, ok := e.(*ast.BasicLit); ok && lit.Kind == token.STRING {
@@ -66,7 +66,7 @@ func literals(t *testing.T, switchOver string) (flags, cases []string) {
 
 // Every command and option that package shim looks for has its help.
 func TestEveryCommandAndOptionIsListed(t *testing.T) {
-	flags, commands := literals(t, "command")
+	flags, commands := literals(t, "../*.go", "command")
 	if len(flags) < 8 || len(commands) < 12 {
 		t.Fatalf("only %q and %q were found: has package shim another form?", flags, commands)
 	}
@@ -97,10 +97,12 @@ func TestEveryCommandAndOptionIsListed(t *testing.T) {
 }
 
 func TestEveryGlobalIsListed(t *testing.T) {
-	_, names := literals(t, "name")
+	_, names := literals(t, "../../runtime/oci/globals.go", "name")
+	_, others := literals(t, "../commandline.go", "Other")
+	names = append(names, others...)
 	for _, o := range Globals {
 		if !slices.Contains(names, o.Name) {
-			t.Errorf("package shim does not look for --%s", o.Name)
+			t.Errorf("gracerun does not look for --%s", o.Name)
 		}
 	}
 	for _, name := range names {
